@@ -1,0 +1,3 @@
+"""fedalt: federations in which work alternates."""
+
+__version__ = "0.1.0"

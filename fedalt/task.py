@@ -1,0 +1,61 @@
+"""Task: what a federation learns from, and how it is judged.
+
+A scenario is a task, a YAML file and a claim. The task is shared by both sides: the
+server asks it for the initial arrays and the blocks, a site for its own data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from fedalt.alternation.block import Block
+from fedalt.alternation.site import Site
+from fedalt.seeds import Seeds
+
+if TYPE_CHECKING:
+    import torch
+
+Arrays = Mapping[str, np.ndarray]
+"""Named arrays of a model, or of some of its blocks."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Sites with data, a model as named arrays, and a judgement of it."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The federation's sites, ordered by index."""
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Named groups of the model's arrays; ``all`` is always there."""
+
+    def initial_arrays(self, seeds: Seeds) -> dict[str, np.ndarray]:
+        """Return the model before the first round."""
+
+    def site_data(self, site: int) -> Any:
+        """Return one site's training data in the form its kernels read."""
+
+    def evaluate(self, arrays: Arrays) -> dict[str, float]:
+        """Judge a model on the server's data; an empty mapping where there is none."""
+
+
+@runtime_checkable
+class GradientTask(Task, Protocol):
+    """A task whose model learns by gradients: the kernel owns the loop, the task the loss.
+
+    Its ``site_data`` is a tuple of tensors with equal first dimension (rows), and a batch
+    is the same tuple at some rows.
+    """
+
+    def model(self) -> torch.nn.Module:
+        """Build the model; the names of its arrays are those of its ``state_dict``."""
+
+    def loss(
+        self, model: torch.nn.Module, batch: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the batch's mean loss and any further per-row mean metrics."""

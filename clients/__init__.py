@@ -1,1 +1,1 @@
-"""TODO"""
+"""Clients: what runs at a site."""

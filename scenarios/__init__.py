@@ -1,1 +1,1 @@
-"""TODO"""
+"""Scenarios: each a task, a YAML file and a claim."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Server: the aggregation loop, admission and strategies."""

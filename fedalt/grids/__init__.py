@@ -1,1 +1,1 @@
-"""TODO"""
+"""Engines: Flower grids that carry instructions to clients and replies back."""

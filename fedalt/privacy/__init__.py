@@ -1,1 +1,1 @@
-"""TODO"""
+"""Privacy: what a federation costs its people."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Runs: what one leaves on disk, and how it is taken up again."""

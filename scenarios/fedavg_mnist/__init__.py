@@ -1,1 +1,1 @@
-"""TODO"""
+"""FedAvg on handwritten digits: the smallest scenario to copy."""

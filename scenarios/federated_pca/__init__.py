@@ -1,1 +1,1 @@
-"""TODO"""
+"""Federated PCA on the Grassmann manifold, for anomaly detection."""

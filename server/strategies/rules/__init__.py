@@ -1,1 +1,34 @@
-"""TODO"""
+"""Aggregation rules by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fedalt.errors import ConfigError, nearest
+from fedalt.server.strategies.rules.base import Rule
+from fedalt.server.strategies.rules.mean import keep, mean, median, sum_
+from fedalt.server.strategies.rules.statistics import pooled_moments, quantile
+from fedalt.server.strategies.rules.subspace import consensus, orthonormal, top_eigenspace
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "mean": mean,
+        "median": median,
+        "sum": sum_,
+        "keep": keep,
+        "consensus": consensus,
+        "orthonormal": orthonormal,
+        "top_eigenspace": top_eigenspace,
+        "pooled_moments": pooled_moments,
+        "quantile": quantile,
+    }
+)
+"""The rules that a phase's ``aggregate`` may name."""
+
+
+def rule(name: str) -> Rule:
+    """Return the rule of that name; raise :class:`ConfigError` with the nearest if none is."""
+    if name not in RULES:
+        raise ConfigError(f"there is no aggregation rule '{name}'{nearest(name, RULES)}")
+    return RULES[name]

@@ -1,0 +1,48 @@
+# One command from a bare machine (Python 3.11, make) to a result:
+#   make simulate     set up, then run the flagship federation
+#   make test         set up, then run the fast tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+# Clones on a machine without a GPU need no CUDA packages: torch is installed first, pinned.
+TORCH := torch==2.13.0
+
+.PHONY: simulate test test-all lint types proto setup bench clean
+
+setup: $(STAMP)
+
+# Reused as long as what it was made from has not changed.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up $(VENV) (once; a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+simulate: $(STAMP)
+	$(BIN)/fedalt simulate federated_pca
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the package-dir mapping in place, so it checks an installed copy.
+types: $(STAMP)
+	rm -rf .check && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .check .
+	cd .check && ../$(BIN)/python -m mypy --config-file ../pyproject.toml -p fedalt
+
+PROTO := proto/fedalt/v1/plan.proto proto/fedalt/v1/report.proto
+# The virtual path makes the generated modules importable as fedalt.wire.v1.
+proto: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I fedalt/wire/v1=proto/fedalt/v1 \
+		--python_out=. --pyi_out=. $(patsubst proto/fedalt/v1/%,fedalt/wire/v1/%,$(PROTO))
+
+clean:
+	rm -rf $(VENV) .check build *.egg-info

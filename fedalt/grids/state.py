@@ -1,0 +1,44 @@
+"""A node's persistent arrays in its Flower ``Context``, and clients that may fail."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+
+from fedalt.wire.arrays import arrays_of, record_of
+
+STATE = "fedalt.state"
+"""The record of ``context.state`` that holds a kernel's persistent arrays."""
+
+
+def export_state(context: Context) -> dict[str, np.ndarray]:
+    """Return the node's persistent arrays, read-only; empty if it holds none."""
+    record = context.state.array_records.get(STATE)
+    return arrays_of(record) if record is not None else {}
+
+
+def import_state(context: Context, arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace the node's persistent arrays; none at all leaves no record behind."""
+    if arrays:
+        context.state[STATE] = record_of(arrays)
+    elif STATE in context.state:
+        del context.state[STATE]
+
+
+def guarded(run: Callable[[], Message], message: Message, context: Context) -> Message:
+    """Run a client; an exception becomes Flower's error reply and leaves the former state.
+
+    The reply holds the whole trace: in this process the reader is the author of the code.
+    An engine that reaches real sites must not send the text, which can hold data.
+    """
+    before = RecordDict(dict(context.state.items()))
+    try:
+        return run()
+    except Exception as error:
+        context.state = before
+        reason = "".join(traceback.format_exception(error))
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

@@ -1,0 +1,63 @@
+"""A simulation: a Flower ServerApp and ClientApp on the engine in this process.
+
+Server and clients are found by name, as Flower finds an app's components, so that what both
+share imports neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import Context, RecordDict
+
+from fedalt.build import TaskCache
+from fedalt.grids.local import LocalGrid
+from fedalt.runs.events import Sink
+from fedalt.runs.folder import RunFolder
+from fedalt.seeds import Seeds
+
+SERVER = "fedalt.server.app:create_app"
+CLIENT = "fedalt.clients.app:create_app"
+
+
+def simulate(
+    config: Mapping[str, Any],
+    folder: RunFolder,
+    tasks: TaskCache | None = None,
+    sinks: Sequence[Sink] = (),
+) -> dict[str, Any]:
+    """Run a configuration to its end in ``folder`` and return its result.
+
+    A folder that holds checkpoints is taken up where it stood. ``tasks`` lets several runs
+    share loaded data.
+    """
+    load_task = tasks or TaskCache()
+    task = load_task(config["task"])
+    quiet_flower()
+    server_app = _load(SERVER)(load_task, tuple(sinks))
+    client_app = _load(CLIENT)(load_task)
+    client_config = {"task": json.dumps(config["task"]), "device": config["engine"]["device"]}
+    grid = LocalGrid(client_app, len(task.sites), client_config, Seeds(config["seed"]))
+    context = Context(
+        run_id=grid.run.run_id,
+        node_id=0,
+        node_config={},
+        state=RecordDict(),
+        run_config={"config": json.dumps(config), "folder": str(folder.path)},
+    )
+    server_app(grid, context)
+    return folder.result() or {}
+
+
+def quiet_flower() -> None:
+    """Leave only Flower's warnings: the loop's own events say what happens in a round."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+
+
+def _load(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)

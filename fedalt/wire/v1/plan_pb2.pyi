@@ -1,0 +1,83 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Scalar(_message.Message):
+    __slots__ = ("flag", "integer", "number", "text")
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    flag: bool
+    integer: int
+    number: float
+    text: str
+    def __init__(self, flag: _Optional[bool] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Phase(_message.Message):
+    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner")
+    class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Scalar
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Scalar, _Mapping]] = ...) -> None: ...
+    class AggregateEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_FIELD_NUMBER: _ClassVar[int]
+    SEND_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MODALITY_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_FIELD_NUMBER: _ClassVar[int]
+    INNER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kernel: str
+    train: _containers.RepeatedScalarFieldContainer[str]
+    send: _containers.RepeatedScalarFieldContainer[str]
+    epochs: int
+    steps: int
+    batch_size: int
+    modality: str
+    task: str
+    params: _containers.MessageMap[str, Scalar]
+    aggregate: _containers.ScalarMap[str, str]
+    view_fraction: float
+    branch: str
+    inner: _containers.RepeatedCompositeFieldContainer[Phase]
+    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ...) -> None: ...
+
+class RoundPlan(_message.Message):
+    __slots__ = ("major", "minor", "run_id", "round", "seed", "phase", "returns")
+    MAJOR_FIELD_NUMBER: _ClassVar[int]
+    MINOR_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    RETURNS_FIELD_NUMBER: _ClassVar[int]
+    major: int
+    minor: int
+    run_id: str
+    round: int
+    seed: int
+    phase: Phase
+    returns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., seed: _Optional[int] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., returns: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,0 +1,143 @@
+"""Admission: no reply changes the model before every rule here has passed.
+
+Each rule is a small function that raises :class:`AdmissionError` naming the site, the round
+and the rule. A reply that breaks one is left out; the round goes on while the quorum holds,
+and its aggregate equals that of a round in which the sender had not replied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Message
+
+from fedalt.errors import AdmissionError, WireError
+from fedalt.wire.records import WEIGHT, Reply, read_reply
+
+MAX_EXAMPLES = 1e9
+"""Declared weights above this are absurd: one client would own the mean."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a phase of a round expects of each reply."""
+
+    run_id: str
+    round: int
+    phase: str
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A reply that passed, with the Flower message that carried it."""
+
+    site: int
+    message: Message
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A reply that did not pass: which site, which rule, and why."""
+
+    site: int
+    rule: str
+    reason: str
+
+
+def _addressed(site: int, reply: Reply, expected: Expected) -> None:
+    report = reply.report
+    told = (report.run_id, report.round, report.phase, report.site)
+    asked = (expected.run_id, expected.round, expected.phase, site)
+    if told != asked:
+        raise AdmissionError(f"it answers (run, round, phase, site) {told}, asked was {asked}")
+
+
+def _complete(site: int, reply: Reply, expected: Expected) -> None:
+    missing = sorted(set(expected.arrays) - set(reply.arrays))
+    extra = sorted(set(reply.arrays) - set(expected.arrays))
+    if missing or extra:
+        raise AdmissionError(f"arrays missing: {missing or 'none'}; not asked for: {extra or 'none'}")
+
+
+def _shaped(site: int, reply: Reply, expected: Expected) -> None:
+    for name, values in reply.arrays.items():
+        wanted = expected.arrays[name]
+        if values.shape != wanted.shape or values.dtype != wanted.dtype:
+            raise AdmissionError(
+                f"array '{name}' is {values.dtype}{values.shape}, the round expects "
+                f"{wanted.dtype}{wanted.shape}"
+            )
+
+
+def _finite(site: int, reply: Reply, expected: Expected) -> None:
+    for name, values in reply.arrays.items():
+        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).sum())
+            raise AdmissionError(f"array '{name}' holds {bad} values that are not finite")
+
+
+def _weighted(site: int, reply: Reply, expected: Expected) -> None:
+    weight = reply.metrics.get(WEIGHT)
+    if weight is None:
+        raise AdmissionError(f"the metric '{WEIGHT}' is missing")
+    if not math.isfinite(weight) or weight < 0 or weight > MAX_EXAMPLES:
+        raise AdmissionError(f"{WEIGHT} is {weight}; it must lie between 0 and {MAX_EXAMPLES:g}")
+    if weight != reply.report.num_examples:
+        raise AdmissionError(f"{WEIGHT} is {weight}, the report says {reply.report.num_examples}")
+
+
+RULES: Mapping[str, Callable[[int, Reply, Expected], None]] = {
+    "addressed": _addressed,
+    "complete": _complete,
+    "shaped": _shaped,
+    "finite": _finite,
+    "weighted": _weighted,
+}
+
+
+def admit(
+    replies: Sequence[tuple[int, Message]], expected: Expected
+) -> tuple[list[Admitted], list[Refused]]:
+    """Sort replies by site and apply every rule to each.
+
+    ``replies`` pairs a site index with its message. Of two replies by one site the first
+    counts and the other is refused. If all admitted weights are zero, all are refused, since
+    no mean exists.
+    """
+    admitted: dict[int, Admitted] = {}
+    refused: list[Refused] = []
+    for site, message in sorted(replies, key=lambda pair: pair[0]):
+        if site in admitted:
+            refused.append(Refused(site, "once", "a second reply by the same site"))
+            continue
+        if message.has_error():
+            refused.append(Refused(site, "answered", message.error.reason))
+            continue
+        try:
+            reply = read_reply(message.content)
+        except WireError as error:
+            refused.append(Refused(site, "readable", str(error)))
+            continue
+        verdict = _first_broken(site, reply, expected)
+        if verdict is None:
+            admitted[site] = Admitted(site, message, reply)
+        else:
+            refused.append(verdict)
+    if admitted and not any(a.reply.metrics[WEIGHT] > 0 for a in admitted.values()):
+        refused += [Refused(site, "weighted", f"{WEIGHT} is 0 for every client") for site in admitted]
+        admitted = {}
+    return list(admitted.values()), refused
+
+
+def _first_broken(site: int, reply: Reply, expected: Expected) -> Refused | None:
+    for rule, check in RULES.items():
+        try:
+            check(site, reply, expected)
+        except AdmissionError as error:
+            return Refused(site, rule, str(error))
+    return None

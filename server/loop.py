@@ -1,0 +1,229 @@
+"""The aggregation loop: everything downstream of the plan is derived from it.
+
+A round is: plan → reserve → configure, send, admit, aggregate (each phase) → merge → evaluate
+→ ledger commit → checkpoint. Nothing a round did is visible before its commit; a run killed
+anywhere goes on from the last one and ends on the same weights.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedalt.alternation import History, Phase, Planner, RoundSchedule
+from fedalt.hashing import arrays_hash
+from fedalt.privacy.ledger import Ledger
+from fedalt.runs.checkpoint import Snapshot, write_checkpoint
+from fedalt.runs.events import EventLog
+from fedalt.runs.folder import RunFolder
+from fedalt.server.round import (
+    Federation,
+    Named,
+    PhaseResult,
+    aggregate,
+    check_quorum,
+    collect,
+    dispatch,
+)
+from fedalt.server.strategies.book import StrategyBook
+from fedalt.task import Task
+
+EVALUATE = Phase("evaluate", kernel="evaluate")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of; see the design's house for who owns which."""
+
+    federation: Federation
+    task: Task
+    planner: Planner
+    strategies: StrategyBook
+    ledger: Ledger
+    folder: RunFolder
+    log: EventLog
+    max_rounds: int
+    evaluate_every: int = 0
+    """Clients judge the model every so many rounds; 0 never."""
+    judge_every: int = 1
+    """The server judges it every so many rounds; 0 never."""
+    commit_every: int = 1
+    keep: int = 2
+
+
+@dataclass
+class Progress:
+    """What changes from round to round, and is committed with each."""
+
+    model: Named
+    round: int = 0
+    history: History = field(default_factory=History)
+    bank: dict[str, Named] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+class Loop:
+    """Runs rounds until the schedule ends or ``max_rounds`` is reached."""
+
+    def __init__(self, parts: Parts, progress: Progress) -> None:
+        self._parts = parts
+        self._now = progress
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self._now
+
+    def run(self) -> str:
+        """Run to the end; return why it ended: ``schedule`` or ``max_rounds``."""
+        while self._now.round < self._parts.max_rounds:
+            number = self._now.round + 1
+            plan = self._parts.planner.plan(number, self._now.history)
+            if plan is None:
+                return "schedule"
+            self._round(plan)
+        return "max_rounds"
+
+    def _round(self, plan: RoundSchedule) -> None:
+        parts, start = self._parts, time.perf_counter()
+        sites = {part.phase.name: [s.index for s in part.cohort] for part in plan.parts}
+        parts.log.emit("planned", round=plan.round, sites={k: len(v) for k, v in sites.items()})
+        for part in plan.parts:
+            parts.ledger.reserve(plan.round, part.phase, sites[part.phase.name])
+        results = self._train(plan)
+        metrics = self._merge(results)
+        self._now.round = plan.round
+        metrics |= self._judge(plan.round)
+        metrics |= self._evaluate(plan)
+        self._now.history = self._now.history.append(metrics)
+        for result in results:
+            parts.ledger.commit(plan.round, result.phase, result.sites)
+        parts.log.emit(
+            "round",
+            round=plan.round,
+            phases=[part.phase.name for part in plan.parts],
+            metrics=metrics,
+            sites={r.phase.name: len(r.sites) for r in results},
+            bytes_down=self._now.bytes_down,
+            bytes_up=self._now.bytes_up,
+            seconds=round(time.perf_counter() - start, 4),
+        )
+        if plan.round % parts.commit_every == 0:
+            self.commit()
+
+    def _train(self, plan: RoundSchedule) -> list[PhaseResult]:
+        parts = self._parts
+        waiting = [
+            dispatch(
+                parts.federation,
+                plan.round,
+                part.phase,
+                part.cohort,
+                parts.strategies(part.phase),
+                self._now.model,
+            )
+            for part in plan.parts
+            if part.cohort
+        ]
+        parts.log.emit("dispatched", round=plan.round, messages=sum(len(w.messages) for w in waiting))
+        answers = collect(parts.federation, waiting)
+        parts.log.emit("collected", round=plan.round, admitted=sum(len(a) for a, _ in answers))
+        for (admitted, refused), part in zip(answers, waiting, strict=True):
+            for item in refused:
+                parts.log.emit(
+                    "refused",
+                    round=plan.round,
+                    phase=part.phase.name,
+                    site=item.site,
+                    rule=item.rule,
+                    reason=item.reason,
+                )
+            check_quorum(parts.federation, part, admitted, refused)
+        results = [
+            aggregate(part, admitted, refused)
+            for (admitted, refused), part in zip(answers, waiting, strict=True)
+        ]
+        parts.log.emit("aggregated", round=plan.round)
+        return results
+
+    def _merge(self, results: list[PhaseResult]) -> dict[str, float]:
+        """Put the phases' arrays into the model, or into the bank for a branch."""
+        metrics: dict[str, float] = {}
+        model = dict(self._now.model)
+        for result in results:
+            if result.phase.branch:
+                self._now.bank[result.phase.branch] = {**self._now.model, **result.arrays}
+            else:
+                model.update(result.arrays)
+            metrics |= {f"{result.phase.name}/{key}": v for key, v in result.metrics.items()}
+            self._now.bytes_down += result.bytes_down
+            self._now.bytes_up += result.bytes_up
+        self._now.model = model
+        return metrics
+
+    def _judge(self, number: int) -> dict[str, float]:
+        every = self._parts.judge_every
+        if not every or number % every:
+            return {}
+        scores = self._parts.task.evaluate(self._now.model)
+        return {f"server/{key}": float(value) for key, value in scores.items()}
+
+    def _evaluate(self, plan: RoundSchedule) -> dict[str, float]:
+        parts, every = self._parts, self._parts.evaluate_every
+        if not every or plan.round % every:
+            return {}
+        strategy = parts.strategies(EVALUATE)
+        part = dispatch(
+            parts.federation,
+            plan.round,
+            EVALUATE,
+            list(parts.task.sites),
+            strategy,
+            self._now.model,
+            kind="evaluate",
+        )
+        ((admitted, refused),) = collect(parts.federation, [part])
+        check_quorum(parts.federation, part, admitted, refused)
+        record = strategy.aggregate_evaluate(plan.round, [item.message for item in admitted])
+        return {f"clients/{key}": float(value) for key, value in (record or {}).items()}  # type: ignore[arg-type]
+
+    def commit(self) -> None:
+        """Write everything the run needs to go on, in one atomic file."""
+        parts, now = self._parts, self._now
+        parts.log.emit("committing", round=now.round)
+        strategy_arrays, strategy_facts = parts.strategies.export_states()
+        export = getattr(parts.federation.grid, "export_states", dict)
+        facts: dict[str, Any] = {
+            "model_order": list(now.model),
+            "history": now.history.to_dict(),
+            "planner": parts.planner.state_dict(),
+            "strategies": strategy_facts,
+            "ledger": parts.ledger.state_dict(),
+            "bytes": [now.bytes_down, now.bytes_up],
+            "events": parts.log.sync(),
+        }
+        snapshot = Snapshot(now.round, now.model, now.bank, export(), strategy_arrays, facts)
+        write_checkpoint(parts.folder.checkpoints, snapshot, parts.keep)
+        parts.log.emit("committed", round=now.round, weights=arrays_hash(now.model))
+
+
+def resume(parts: Parts, snapshot: Snapshot) -> Progress:
+    """Bring every part to a snapshot's state, and return where the run stands."""
+    facts = snapshot.facts
+    parts.planner.load_state_dict(facts["planner"])
+    parts.strategies.import_states(snapshot.strategies, facts["strategies"])
+    parts.ledger.load_state_dict(facts["ledger"])
+    restore = getattr(parts.federation.grid, "import_states", None)
+    if restore is not None:
+        restore(snapshot.clients)
+    down, up = facts["bytes"]
+    return Progress(
+        model=dict(snapshot.model),
+        round=snapshot.round,
+        history=History.from_dict(facts["history"]),
+        bank={branch: dict(arrays) for branch, arrays in snapshot.bank.items()},
+        bytes_down=down,
+        bytes_up=up,
+    )

@@ -101,7 +101,7 @@ def _assemble(
     grid: Grid, config: Mapping[str, Any], folder: RunFolder, task: Task, log: EventLog
 ) -> tuple[Parts, Progress]:
     seeds = Seeds(config["seed"])
-    model = task.initial_arrays(seeds.at("model"))
+    model = task.initial_arrays(seeds.at("initial"))
     blocks = BlockMap.of(model, task.blocks)
     schedule = parse_schedule(config["phases"], config["schedule"])
     sites, nodes = _describe(grid)

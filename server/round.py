@@ -150,6 +150,8 @@ def aggregate(
 ) -> PhaseResult:
     """Let the strategy aggregate the admitted replies, and check what it made of them."""
     messages = [item.message for item in admitted]
+    # Before aggregation: some stock strategies empty the replies as they go.
+    bytes_up = sum(_size(message.content) for message in messages)
     record, metrics = part.strategy.aggregate_train(part.expected.round, messages)
     arrays = arrays_of(record) if record is not None else {}
     return PhaseResult(
@@ -159,7 +161,7 @@ def aggregate(
         sites=tuple(item.site for item in admitted),
         refused=tuple(refused),
         bytes_down=sum(_size(message.content) for message in part.messages),
-        bytes_up=sum(_size(message.content) for message in messages),
+        bytes_up=bytes_up,
     )
 
 

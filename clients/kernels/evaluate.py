@@ -19,6 +19,7 @@ from typing import cast
 import numpy as np
 import torch
 
+from fedalt.alternation.block import BlockMap
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.errors import ConfigError, DataError, nearest
 from fedalt.seeds import Seeds
@@ -43,6 +44,7 @@ class ReusedModel:
         self.trainable = {name for name, p in self.parameters.items() if p.requires_grad}
         persistent = [k for k, v in self.module.state_dict().items() if torch.is_tensor(v)]
         self.names = tuple(persistent)
+        self.blocks = BlockMap.of(self.names, task.blocks)
         # A buffer is looked up in its module each time: forward may put a new tensor there.
         self._homes = {
             f"{prefix}.{key}" if prefix else key: (module, key)

@@ -48,6 +48,8 @@ KEYS = (*optim.KEYS, "clip_norm", "proximal_mu", "optimizer_state", "report_init
 _ADVICE = "lower params.lr, set params.clip_norm, or look at the site's data"
 
 Grads = Sequence[torch.Tensor | None]
+Gradient = Callable[[Batch], tuple[float, dict[str, float], Grads]]
+"""A batch to its mean loss, the task's metrics and one gradient a trained parameter."""
 Transform = Callable[[Grads], Grads]
 Step = Callable[[Batch], tuple[float, dict[str, float]]]
 """Train on one batch in place; return its mean loss (without proximal term) and metrics."""
@@ -185,25 +187,35 @@ def clipping(max_norm: float) -> Transform:
     return clip
 
 
+def mean_gradient(model: ReusedModel, params: Sequence[torch.Tensor]) -> Gradient:
+    """Return the gradient of the batch's mean loss; none where there is nothing to follow."""
+
+    def gradient(batch: Batch) -> tuple[float, dict[str, float], Grads]:
+        loss, metrics = model.task.loss(model.module, batch)
+        value = loss.item()
+        # A block of buffers alone learns by the forward pass.
+        if not params or not math.isfinite(value):
+            return value, metrics, ()
+        if not loss.requires_grad:
+            raise ConfigError("the task's loss depends on none of the trained arrays")
+        return value, metrics, torch.autograd.grad(loss, params, allow_unused=True)
+
+    return gradient
+
+
 def make_step(
-    model: ReusedModel,
-    params: Sequence[torch.Tensor],
-    transforms: Sequence[Transform],
-    update: Callable[[Grads], None],
+    gradient: Gradient, transforms: Sequence[Transform], update: Callable[[Grads], None]
 ) -> Step:
     """Compose a step: the batch's gradient, its transforms in order, the update in place."""
 
     def step(batch: Batch) -> tuple[float, dict[str, float]]:
-        loss, metrics = model.task.loss(model.module, batch)
-        value = loss.item()
-        # A block of buffers alone learns by the forward pass.
-        if params and math.isfinite(value):
-            grads: Grads = torch.autograd.grad(loss, params, allow_unused=True)
+        loss, metrics, grads = gradient(batch)
+        if grads:
             with torch.no_grad():
                 for transform in transforms:
                     grads = transform(grads)
                 update(grads)
-        return value, metrics
+        return loss, metrics
 
     return step
 
@@ -235,7 +247,9 @@ class _Client:
         if settings.clip_norm:
             transforms.append(clipping(settings.clip_norm))
         step = make_step(
-            model, params, transforms, lambda grads: optim.update(rule, params, grads, state)
+            mean_gradient(model, params),
+            transforms,
+            lambda grads: optim.update(rule, params, grads, state),
         )
         still = [name for name in model.buffers if name not in stage.arrays]
         former = {name: model.tensor(name).clone() for name in still}
@@ -264,7 +278,10 @@ class _Client:
 
     def _take(self, step: Step, rows: torch.Tensor) -> None:
         self.steps += 1
-        loss, metrics = step(take(self.data, rows))
+        try:
+            loss, metrics = step(take(self.data, rows))
+        except ConfigError as error:
+            raise ConfigError(f"{self.where}: {error}") from error
         if not math.isfinite(loss):
             raise FedaltError(f"{self.where}, step {self.steps}: the loss is {loss}; {_ADVICE}")
         self.averages.add({**metrics, "loss": loss}, len(rows))
@@ -302,8 +319,7 @@ class GradientKernel:
                 )
         data = checked(site.task.site_data(site.site), model.device, where)
         rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
-        blocks = BlockMap.of(model.names, site.task.blocks)
-        work = list(stages(order.phase, order, blocks, rows, site.seeds, order.phase.name))
+        work = list(stages(order.phase, order, model.blocks, rows, site.seeds, order.phase.name))
         model.load(order, site)
         extra = {}
         if LocalSettings.read(order.phase, order).report_initial_loss:

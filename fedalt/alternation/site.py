@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fedalt.errors import ScheduleError, nearest
 
+Where = Mapping[str, tuple[str, ...]]
 MODES = ("all", "fixed", "fraction", "poisson")
 
 
@@ -29,7 +30,9 @@ class Site:
 
 @dataclass(frozen=True)
 class Selector:
-    """Who takes part: the sites whose attributes fit ``where``, then a draw.
+    """Who takes part: the sites that fit ``where`` and none of ``unless``, then a draw.
+
+    A site fits a mapping if every key's attribute has one of the allowed values.
 
     ``mode`` is ``all``; ``fixed`` (``count`` sites without replacement); ``fraction``
     (``⌈rate·N⌉`` sites without replacement); or ``poisson`` (each with probability ``rate``
@@ -39,7 +42,8 @@ class Selector:
     mode: str = "all"
     count: int = 0
     rate: float = 1.0
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: Where = field(default_factory=dict)
+    unless: tuple[Where, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -54,8 +58,27 @@ class Selector:
         return [
             site
             for site in sorted(sites, key=lambda s: s.index)
-            if all(site.attributes.get(key, "") in allowed for key, allowed in self.where.items())
+            if _fits(site, self.where) and not any(_fits(site, test) for test in self.unless)
         ]
+
+    def narrowed(self, where: Where) -> Selector:
+        """Return a selector of those who also fit ``where``.
+
+        Raises :class:`ScheduleError` if the two tests exclude each other.
+        """
+        both = dict(self.where)
+        for key, allowed in where.items():
+            both[key] = tuple(v for v in both.get(key, allowed) if v in allowed)
+            if not both[key]:
+                raise ScheduleError(
+                    f"clients.where: {key} in {list(self.where[key])} and in {list(allowed)} "
+                    "leaves no site"
+                )
+        return replace(self, where=both)
+
+    def excluding(self, where: Where) -> Selector:
+        """Return a selector of those who do not fit ``where``."""
+        return replace(self, unless=(*self.unless, where))
 
     def draw(self, sites: Sequence[Site], rng: np.random.Generator) -> list[Site]:
         """Draw this round's cohort, in index order.
@@ -82,23 +105,37 @@ class Selector:
             "mode": self.mode,
             "count": self.count,
             "rate": self.rate,
-            "where": {key: list(values) for key, values in self.where.items()},
+            "where": _plain(self.where),
+            "unless": [_plain(test) for test in self.unless],
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Selector:
-        """Read plain data; values of ``where`` may be one text or a list."""
-        known = {"mode", "count", "rate", "where"}
+        """Read plain data; values of ``where`` and ``unless`` may be one text or a list."""
+        known = {"mode", "count", "rate", "where", "unless"}
         for key in data:
             if key not in known:
                 raise ScheduleError(f"clients: unknown key '{key}'{nearest(key, known)}")
-        where = {
-            str(key): tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
-            for key, value in dict(data.get("where") or {}).items()
-        }
+        unless = data.get("unless") or []
         return cls(
             mode=str(data.get("mode", "all")),
             count=int(data.get("count", 0)),
             rate=float(data.get("rate", 1.0)),
-            where=where,
+            where=_where(data.get("where") or {}),
+            unless=tuple(_where(t) for t in ([unless] if isinstance(unless, Mapping) else unless)),
         )
+
+
+def _fits(site: Site, where: Where) -> bool:
+    return all(site.attributes.get(key, "") in allowed for key, allowed in where.items())
+
+
+def _plain(where: Where) -> dict[str, list[str]]:
+    return {key: list(values) for key, values in where.items()}
+
+
+def _where(data: Mapping[str, Any]) -> Where:
+    return {
+        str(key): tuple(map(str, value)) if isinstance(value, list | tuple) else (str(value),)
+        for key, value in data.items()
+    }

@@ -1,0 +1,137 @@
+"""The planner: round and history in, the round's phases and their cohorts out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedalt.alternation.block import BlockMap
+from fedalt.alternation.dump import to_dict
+from fedalt.alternation.history import History
+from fedalt.alternation.phase import Phase
+from fedalt.alternation.schedule import Moment, Schedule, State, as_schedule
+from fedalt.alternation.site import Site
+from fedalt.errors import ScheduleError, nearest
+from fedalt.hashing import json_hash
+from fedalt.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """A phase and the sites that do it, in index order; a Poisson draw may leave it empty."""
+
+    phase: Phase
+    cohort: tuple[Site, ...]
+
+
+@dataclass(frozen=True)
+class RoundSchedule:
+    """What one round does."""
+
+    round: int
+    parts: tuple[PlannedPhase, ...]
+
+
+class Planner:
+    """Walks a schedule round by round, and draws the cohorts.
+
+    The plan follows from (schedule, seed, sites, history) alone, in any process.
+    Raises :class:`ScheduleError` if a phase names a block that the model has not, or asks for
+    sites that are not there.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule | Phase,
+        seed: int | Seeds,
+        sites: Sequence[Site],
+        blocks: BlockMap | None = None,
+        max_rounds: int | None = None,
+    ) -> None:
+        self._schedule = as_schedule(schedule)
+        self._seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
+        self._sites = tuple(sites)
+        self._max_rounds = max_rounds
+        self._fingerprint = fingerprint(self._schedule)
+        self._round = 0
+        self._state: State = self._schedule.init()
+        self._check_sites()
+        if blocks is not None:
+            self.validate(blocks)
+
+    def plan(self, round: int, history: History) -> RoundSchedule | None:
+        """Plan the next round; ``None`` once the schedule has ended.
+
+        ``history`` holds the rounds before this one. Rounds are planned in order, each once.
+        """
+        if round != self._round + 1:
+            raise ScheduleError(
+                f"round {round} cannot be planned: the next one is round {self._round + 1}"
+            )
+        if self._max_rounds is not None and round > self._max_rounds:
+            return None
+        moment = Moment(round, history, self._seeds.at("plan"))
+        phases, state = self._schedule.next(self._state, moment)
+        if phases is None:
+            # The state stays: asked again, also after a resume, it ends again.
+            return None
+        parts = tuple(PlannedPhase(phase, self._cohort(phase, round)) for phase in phases)
+        self._round, self._state = round, state
+        return RoundSchedule(round, parts)
+
+    def _cohort(self, phase: Phase, round: int) -> tuple[Site, ...]:
+        rng = self._seeds.at("cohort", round, phase.name).numpy()
+        try:
+            return tuple(phase.clients.draw(self._sites, rng))
+        except ScheduleError as error:
+            raise ScheduleError(f"round {round}, phase '{phase.name}': {error}") from error
+
+    def validate(self, blocks: BlockMap) -> None:
+        """Raise :class:`ScheduleError` for a block named in a phase that the model has not."""
+        for phase in _with_inner(self._schedule.phases()):
+            for entry in ("train", "send", "aggregate"):
+                for name in getattr(phase, entry):
+                    if name not in blocks.members:
+                        raise ScheduleError(
+                            f"phase '{phase.name}', {entry}: the model has no block "
+                            f"'{name}'{nearest(name, blocks.members)}"
+                        )
+
+    def _check_sites(self) -> None:
+        for phase in self._schedule.phases():
+            found = len(phase.clients.eligible(self._sites))
+            needed = phase.clients.count if phase.clients.mode == "fixed" else 1
+            if found < needed:
+                raise ScheduleError(
+                    f"phase '{phase.name}', clients: {needed} needed, but {found} of "
+                    f"{len(self._sites)} sites fit {phase.clients.to_dict()}"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it stands, as plain JSON data."""
+        return {"fingerprint": self._fingerprint, "round": self._round, "state": self._state}
+
+    def load_state_dict(self, data: Mapping[str, Any]) -> None:
+        """Go on from where another planner of the same schedule stood.
+
+        Raises :class:`ScheduleError` if the state belongs to another schedule.
+        """
+        if data.get("fingerprint") != self._fingerprint:
+            raise ScheduleError(
+                "the saved state belongs to another schedule (fingerprint "
+                f"{str(data.get('fingerprint'))[:12]}, this one is {self._fingerprint[:12]}); "
+                "resume with the schedule the run was started with, or start a new run"
+            )
+        self._round, self._state = int(data["round"]), data["state"]
+
+
+def fingerprint(schedule: Schedule | Phase) -> str:
+    """Return the SHA-256 of a schedule and its phases as plain data."""
+    return json_hash(to_dict(schedule))
+
+
+def _with_inner(phases: Sequence[Phase]) -> Iterator[Phase]:
+    for phase in phases:
+        yield phase
+        yield from _with_inner(phase.inner)

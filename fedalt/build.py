@@ -79,6 +79,8 @@ class TaskCache:
         if key not in self._tasks:
             task = build(spec, "task")
             if not isinstance(task, Task):
-                raise ConfigError(f"task: {spec['_target_']} makes a {type(task).__name__}, no Task")
+                raise ConfigError(
+                    f"task: {spec['_target_']} makes a {type(task).__name__}, no Task"
+                )
             self._tasks[key] = task
         return self._tasks[key]

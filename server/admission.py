@@ -61,7 +61,9 @@ def _complete(site: int, reply: Reply, expected: Expected) -> None:
     missing = sorted(set(expected.arrays) - set(reply.arrays))
     extra = sorted(set(reply.arrays) - set(expected.arrays))
     if missing or extra:
-        raise AdmissionError(f"arrays missing: {missing or 'none'}; not asked for: {extra or 'none'}")
+        raise AdmissionError(
+            f"arrays missing: {missing or 'none'}; not asked for: {extra or 'none'}"
+        )
 
 
 def _shaped(site: int, reply: Reply, expected: Expected) -> None:
@@ -129,7 +131,9 @@ def admit(
         else:
             refused.append(verdict)
     if admitted and not any(a.reply.metrics[WEIGHT] > 0 for a in admitted.values()):
-        refused += [Refused(site, "weighted", f"{WEIGHT} is 0 for every client") for site in admitted]
+        refused += [
+            Refused(site, "weighted", f"{WEIGHT} is 0 for every client") for site in admitted
+        ]
         admitted = {}
     return list(admitted.values()), refused
 

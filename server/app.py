@@ -23,6 +23,7 @@ from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import TouchLedger
 from fedalt.runs.checkpoint import newest_checkpoint
 from fedalt.runs.events import EventLog, Sink
+from fedalt.runs.files import remove_leftovers
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.sinks import sinks_of
 from fedalt.seeds import Seeds
@@ -65,6 +66,7 @@ def _run(
     grid: Grid, config: Mapping[str, Any], folder: RunFolder, task: Task, sinks: tuple[Sink, ...]
 ) -> None:
     start = time.perf_counter()
+    remove_leftovers(folder.path)
     snapshot, notes = newest_checkpoint(folder.checkpoints)
     offset = snapshot.facts["events"] if snapshot is not None else 0
     log = EventLog(folder.events, offset, (*sinks, *sinks_of(config, folder)))
@@ -138,9 +140,7 @@ def _assemble(
 def _describe(grid: Grid) -> tuple[list[Site], dict[int, int]]:
     """Ask every node which site it is; return the sites by index, and index to node id."""
     messages = [
-        Message(
-            RecordDict({OURS: ConfigRecord()}), dst_node_id=node, message_type="query.describe"
-        )
+        Message(RecordDict({OURS: ConfigRecord()}), dst_node_id=node, message_type="query.describe")
         for node in grid.get_node_ids()
     ]
     sites: dict[int, Site] = {}

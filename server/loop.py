@@ -127,7 +127,9 @@ class Loop:
             for part in plan.parts
             if part.cohort
         ]
-        parts.log.emit("dispatched", round=plan.round, messages=sum(len(w.messages) for w in waiting))
+        parts.log.emit(
+            "dispatched", round=plan.round, messages=sum(len(w.messages) for w in waiting)
+        )
         answers = collect(parts.federation, waiting)
         parts.log.emit("collected", round=plan.round, admitted=sum(len(a) for a, _ in answers))
         for (admitted, refused), part in zip(answers, waiting, strict=True):

@@ -112,7 +112,9 @@ def collect(
     """Send all phases' messages at once and admit each phase's replies, sorted by site."""
     everything = [message for part in dispatches for message in part.messages]
     replies = list(federation.grid.send_and_receive(everything, timeout=federation.timeout))
-    asked = {m.metadata.message_id: (i, m) for i, part in enumerate(dispatches) for m in part.messages}
+    asked = {
+        m.metadata.message_id: (i, m) for i, part in enumerate(dispatches) for m in part.messages
+    }
     order = {node: site for site, node in federation.nodes.items()}
     grouped: list[list[tuple[int, Message]]] = [[] for _ in dispatches]
     for reply in replies:
@@ -120,9 +122,7 @@ def collect(
         if known is not None:
             part, message = known
             grouped[part].append((order[message.metadata.dst_node_id], reply))
-    return [
-        admit(found, part.expected) for found, part in zip(grouped, dispatches, strict=True)
-    ]
+    return [admit(found, part.expected) for found, part in zip(grouped, dispatches, strict=True)]
 
 
 def check_quorum(
@@ -173,10 +173,13 @@ def _conform(part: Dispatch, name: str, values: np.ndarray) -> np.ndarray:
         raise AdmissionError(f"{where}: the strategy returned array '{name}', not trained here")
     if values.shape != wanted.shape:
         raise AdmissionError(
-            f"{where}: the strategy returned '{name}' as {values.shape}, the model has {wanted.shape}"
+            f"{where}: the strategy returned '{name}' as {values.shape}, "
+            f"the model has {wanted.shape}"
         )
     if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
-        raise AdmissionError(f"{where}: the aggregate of '{name}' is not finite; round not committed")
+        raise AdmissionError(
+            f"{where}: the aggregate of '{name}' is not finite; round not committed"
+        )
     if np.issubdtype(wanted.dtype, np.integer) and np.issubdtype(values.dtype, np.inexact):
         values = np.rint(values)
     return np.ascontiguousarray(values.astype(wanted.dtype, copy=False))

@@ -30,15 +30,13 @@ from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.evaluate import (
     Averages,
     Batch,
-    ModelCache,
-    Place,
-    ReusedModel,
     checked,
     lent_randomness,
     mean_loss,
     take,
     viewed,
 )
+from fedalt.clients.kernels.model import ModelCache, Place, ReusedModel
 from fedalt.errors import ConfigError, FedaltError, ScheduleError, nearest
 from fedalt.seeds import Seeds
 

@@ -20,9 +20,10 @@ rounds is consistent when it comes back. The server's half is rule ``consensus``
 
 The turn by polar(UᵀZ), which aligns U with Z, is not in the paper. f_i does not change when
 U turns within its subspace, and the projected gradient never turns it, yet U − Z counts the
-turn: what QR leaves of it in every step stays for good, and Y sums it up. Measured on skewed
-shards (20 sites, 160 rounds, 2 seeds), residual over the optimum: 1.0000 with it, 1.5 to 2.2
-and growing without. With it, nothing depends on which basis of a subspace is at hand.
+turn: what QR leaves of it in every step stays for good, and Y sums it up. Measured on the
+synthetic set (20 sorted sites, 3 seeds), residual over the optimum after 60 and 160 rounds:
+1.0000 and 1.0000 with it; 1.02 to 1.30 and 3.0 to 8.9 without. With it, the result does not
+depend on which basis of a subspace is at hand. ``align: false`` is the paper's own step.
 
 η = step/(2λ_max(C) + ρ), a quarter of 1/(2λ_max(C) + ρ + μ) for `euclidean`.
 """

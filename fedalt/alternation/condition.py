@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fedalt.alternation.history import History
 from fedalt.errors import ScheduleError
@@ -55,7 +56,7 @@ class Threshold(Condition):
 
 @dataclass(frozen=True)
 class Plateau(Condition):
-    """The metric changed by less than ``relative`` of itself, ``rounds`` times in a row."""
+    """The metric changed by at most ``relative`` of itself, ``rounds`` times in a row."""
 
     metric: str
     relative: float
@@ -74,11 +75,11 @@ class Plateau(Condition):
             return None
         if len(values) <= self.rounds:
             return False
-        pairs = zip(values, values[1:], strict=False)
+        pairs = pairwise(values)
         return all(abs(new - old) <= self.relative * abs(old) for old, new in pairs)
 
     def __str__(self) -> str:
-        return f"{self.metric} changes < {self.relative:g} for {self.rounds} rounds"
+        return f"{self.metric} changes ≤ {self.relative:g} for {self.rounds} rounds"
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def above(metric: str, value: float) -> Condition:
 
 
 def plateau(metric: str, relative: float, rounds: int) -> Condition:
-    """Hold when the metric moved by less than ``relative`` of itself ``rounds`` times running."""
+    """Hold when the metric moved by at most ``relative`` of itself ``rounds`` times running."""
     return Plateau(metric, float(relative), rounds)
 
 

@@ -42,7 +42,7 @@ class Curve:
             return self.start
         part = number / (self.rounds - 1)
         if self.shape == "exponential":
-            value = self.start * (self.stop / self.start) ** part
+            value = self.start * math.pow(self.stop / self.start, part)
         else:
             if self.shape == "cosine":
                 part = (1 - math.cos(math.pi * part)) / 2

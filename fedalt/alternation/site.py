@@ -47,7 +47,9 @@ class Selector:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ScheduleError(f"unknown client selection '{self.mode}'{nearest(self.mode, MODES)}")
+            raise ScheduleError(
+                f"unknown client selection '{self.mode}'{nearest(self.mode, MODES)}"
+            )
         if self.mode == "fixed" and self.count < 1:
             raise ScheduleError(f"clients.count is {self.count}, but 'fixed' needs at least 1")
         if self.mode in ("fraction", "poisson") and not 0.0 < self.rate <= 1.0:

@@ -65,12 +65,17 @@ class Bars:
             if event["event"] == "begin":
                 self._progress.update(bar, total=event["rounds"], completed=event["round"])
             elif event["event"] == "round":
-                note = next((f"{w}={cell(event['metrics'][w])}" for w in watch if w in event["metrics"]), "")
+                note = next(
+                    (f"{w}={cell(event['metrics'][w])}" for w in watch if w in event["metrics"]), ""
+                )
                 phases = "+".join(event["phases"])
                 self._progress.update(bar, completed=event["round"], note=f"{phases} {note}")
             elif event["event"] == "end":
                 self._progress.update(
-                    bar, total=event["round"], completed=event["round"], note=f"{event['seconds']} s"
+                    bar,
+                    total=event["round"],
+                    completed=event["round"],
+                    note=f"{event['seconds']} s",
                 )
 
         return hear

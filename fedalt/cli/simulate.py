@@ -45,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     config = scenario.config(arguments.overrides)
     folder = _free_folder(Path(config["out"]), new_name(config["name"], config["seed"]))
     planned = {
-        name: scenario.config([*arguments.overrides, *variant_overrides(config, name), "compare=[]"])
+        name: scenario.config(
+            [*arguments.overrides, *variant_overrides(config, name), "compare=[]"]
+        )
         for name in config["compare"]
     }
     from fedalt.cli.execute import execute, show_result

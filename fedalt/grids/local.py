@@ -22,12 +22,11 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedalt.errors import ConfigError
-from fedalt.seeds import Seeds
 from fedalt.grids.state import export_state, guarded, import_state
+from fedalt.seeds import Seeds
 
 RunConfig = Mapping[str, bool | int | float | str]
 CohortHandler = Callable[[Sequence[Message], Sequence[Context]], Sequence[Message]]
-
 
 
 class LocalGrid(Grid):

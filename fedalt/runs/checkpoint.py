@@ -102,7 +102,9 @@ def _flatten(snapshot: Snapshot) -> Named:
     groups += [(f"bank:{branch}", arrays) for branch, arrays in snapshot.bank.items()]
     groups += [(f"client:{site}", arrays) for site, arrays in snapshot.clients.items()]
     groups += [(f"strategy:{name}", arrays) for name, arrays in snapshot.strategies.items()]
-    return {f"{group}|{name}": values for group, arrays in groups for name, values in arrays.items()}
+    return {
+        f"{group}|{name}": values for group, arrays in groups for name, values in arrays.items()
+    }
 
 
 def _unflatten(number: int, facts: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Snapshot:

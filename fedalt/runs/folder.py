@@ -1,13 +1,13 @@
 """The folder of one run: where everything about it lies.
 
-    config.json        the resolved configuration and its hash
-    environment.json   versions, machine, command line
-    events.jsonl       what happened, a line an event
-    checkpoints/       committed rounds
-    status.json        running, finished, stopped or failed, with the process that runs it
-    result.json        final round, hash of the weights, metrics, seconds
-    report/            tables and pictures
-    variants/NAME/     the same for each method compared with
+config.json        the resolved configuration and its hash
+environment.json   versions, machine, command line
+events.jsonl       what happened, a line an event
+checkpoints/       committed rounds
+status.json        running, finished, stopped or failed, with the process that runs it
+result.json        final round, hash of the weights, metrics, seconds
+report/            tables and pictures
+variants/NAME/     the same for each method compared with
 """
 
 from __future__ import annotations

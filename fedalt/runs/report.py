@@ -45,7 +45,9 @@ class Finished:
 
     def metric(self, name: str) -> tuple[list[int], list[float]]:
         """Return the rounds that report a metric, and its values."""
-        found = [(r["round"], float(r["metrics"][name])) for r in self.rounds if name in r["metrics"]]
+        found = [
+            (r["round"], float(r["metrics"][name])) for r in self.rounds if name in r["metrics"]
+        ]
         return [number for number, _ in found], [value for _, value in found]
 
 

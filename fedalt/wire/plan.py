@@ -110,7 +110,9 @@ def _phase_from_proto(message: plan_pb2.Phase) -> Phase:
         batch_size=message.batch_size,
         modality=message.modality,
         task=message.task,
-        params={key: _scalar_from_proto(key, message.params[key]) for key in sorted(message.params)},
+        params={
+            key: _scalar_from_proto(key, message.params[key]) for key in sorted(message.params)
+        },
         aggregate=dict(sorted(message.aggregate.items())),
         view=View(message.view_fraction),
         branch=message.branch,

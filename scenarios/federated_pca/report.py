@@ -89,8 +89,8 @@ def _methods(task: FederatedPCA, runs: Mapping[str, Finished]) -> Table:
     for label, (scores, upload) in found.items():
         rows.append((label, *(scores[measure] for measure in MEASURES), upload))
     title = (
-        f"{task.records.name}: {len(task.sites)} sites, {len(task.records.train_x)} normal records, "
-        f"d = {task.dimension}, k = {task.rank}"
+        f"{task.records.name}: {len(task.sites)} sites, {len(task.records.train_x)} normal "
+        f"records, d = {task.dimension}, k = {task.rank}"
     )
     notes = (f"data: {task.records.source}", *_findings(task, found, runs))
     return Table(title, COLUMNS, tuple(rows), notes)

@@ -80,7 +80,8 @@ class Rules:
         return w + 0.05 * delta / (np.sqrt(self.v) + 1e-3)
 
     def qfedavg(self, number: int, w: Vector, ws: list[Vector], losses: list[float]) -> Vector:
-        # Li et al., arXiv:1905.10497: Δ_k = F_k^q L(w − w_k), h_k = qF_k^(q−1)‖L(w − w_k)‖² + LF_k^q
+        # Li et al., arXiv:1905.10497:
+        # Δ_k = F_k^q L(w − w_k),  h_k = qF_k^(q−1) ‖L(w − w_k)‖² + L F_k^q
         q, lipschitz = 0.2, 1 / LR
         top, bottom = np.zeros(4), 0.0
         for local_w, loss in zip(ws, losses, strict=True):
@@ -141,7 +142,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def strategy(name: str) -> dict[str, Any]:
-    return {"_target_": f"flwr.serverapp.strategy.{name}", "fraction_evaluate": 0.0, **CASES[name][0]}
+    return {
+        "_target_": f"flwr.serverapp.strategy.{name}",
+        "fraction_evaluate": 0.0,
+        **CASES[name][0],
+    }
 
 
 def phases(**params: Any) -> dict[str, Any]:

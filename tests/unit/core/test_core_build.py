@@ -42,7 +42,9 @@ def test_allowed_targets_are_built() -> None:
 
 def test_unknown_settings_name_the_nearest() -> None:
     spec = {"_target_": "flwr.serverapp.strategy.FedAvg", "fraction_trian": 0.5}
-    with pytest.raises(ConfigError, match=r"unknown setting 'fraction_trian' \(did you mean 'fraction_train'"):
+    with pytest.raises(
+        ConfigError, match=r"unknown setting 'fraction_trian' \(did you mean 'fraction_train'"
+    ):
         build(spec, "strategy")
     with pytest.raises(ConfigError, match="did you mean 'FedAvg'"):
         build({"_target_": "flwr.serverapp.strategy.FedAvgg"}, "strategy")

@@ -210,8 +210,6 @@ def test_past_the_timeout_no_client_is_started() -> None:
 
     grid = grid_of(4, app=app)
     content = RecordDict({"arrays": record_of({"w": np.zeros(1)})})
-    messages = [
-        Message(content, dst_node_id=n, message_type="train") for n in grid.get_node_ids()
-    ]
+    messages = [Message(content, dst_node_id=n, message_type="train") for n in grid.get_node_ids()]
     replies = list(grid.send_and_receive(messages, timeout=0.1))
     assert len(replies) == len(started) == 1

@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import (
+from pca_driver import (
     SITES,
     Central,
     Federation,
     make_rows,
+    scores_of,
     solve_centrally,
     start,
-    test_scores,
 )
 
 from fedalt import manifold
@@ -36,7 +36,7 @@ def run_fedpg(federation: Federation, rounds: int = 60, **params: Scalar) -> Fed
 
 
 def auc(federation: Federation) -> float:
-    return evaluate_scores(test_scores(federation), federation.task.attack, 1.0)["auc"]
+    return evaluate_scores(scores_of(federation), federation.task.attack, 1.0)["auc"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_nothing_depends_on_the_basis_of_the_subspace(
 ) -> None:
     turn = manifold.qf(torch.randn(6, 6, dtype=torch.float64, generator=Seeds(5).torch()))
     turned = fitted.restart(fitted.arrays["subspace"] @ turn.numpy())
-    np.testing.assert_allclose(test_scores(turned), test_scores(fitted), rtol=1e-9)
+    np.testing.assert_allclose(scores_of(turned), scores_of(fitted), rtol=1e-9)
     assert central.ratio(turned.arrays) == pytest.approx(central.ratio(fitted.arrays), rel=1e-12)
 
     plain = scaled.restart()

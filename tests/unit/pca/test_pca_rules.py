@@ -56,7 +56,7 @@ def test_mean_median_and_sum(dtype: str) -> None:
 
 
 def test_mean_of_scalars_and_of_many_small_float32_accumulates_in_float64() -> None:
-    replies = [{"x": np.float32(0.1).reshape(())} for _ in range(10_000)]
+    replies = [{"x": np.array(0.1, dtype=np.float32)} for _ in range(10_000)]
     current = {"x": np.zeros((), dtype=np.float32)}
     ctx = RuleContext(1, Phase("test"), current, 10_000, {})
     result = rule("mean")(ctx, [Contribution(i, 1.0, r) for i, r in enumerate(replies)])
@@ -146,8 +146,9 @@ def test_consensus_is_the_polar_factor_of_the_mean_or_the_mean() -> None:
 
 
 def test_consensus_table_averages_the_last_message_of_every_site_heard() -> None:
-    replies, state = subspaces(4), {}
-    params = {"table": True, "manifold": "euclidean"}
+    replies = subspaces(4)
+    state: dict[str, np.ndarray] = {}
+    params: dict[str, Scalar] = {"table": True, "manifold": "euclidean"}
     apply("consensus", replies[:2], counts=(10.0, 90.0), sites=(0, 4), params=params, state=state)
     kept = dict(state)
     result = apply(

@@ -71,7 +71,9 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, damage: s
     if damage == "flip":
         data[-3] ^= 1
     path.write_bytes(
-        {"truncate": bytes(data[:-10]), "flip": bytes(data), "empty": b"", "text": b"x" * 99}[damage]
+        {"truncate": bytes(data[:-10]), "flip": bytes(data), "empty": b"", "text": b"x" * 99}[
+            damage
+        ]
     )
     with pytest.raises(CheckpointError, match="round-000002"):
         read_checkpoint(path)

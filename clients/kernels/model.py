@@ -1,0 +1,143 @@
+"""One torch module that serves client after client.
+
+Building a model costs more than a small client's whole training, so a kernel keeps one and
+overwrites all of it for each client: what was sent, what the site keeps, and what the task
+began with. Nothing of one client is left for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+
+from fedalt.alternation.block import BlockMap
+from fedalt.clients.kernels.base import Order, SiteContext
+from fedalt.errors import ConfigError, nearest
+from fedalt.seeds import Seeds
+from fedalt.task import GradientTask, Task
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an error happened; put into words only then, as a task may list sites slowly."""
+
+    order: Order
+    site: SiteContext
+
+    def __str__(self) -> str:
+        name = self.site.task.sites[self.site.site].name
+        return f"site '{name}', round {self.order.round}, phase '{self.order.phase.name}'"
+
+
+class ReusedModel:
+    """One torch module that serves client after client: each load overwrites all of it.
+
+    ``parameters`` maps the names of the ``state_dict`` to the parameters (tied ones appear
+    under each of their names), ``trainable`` names those that the task did not freeze.
+    """
+
+    def __init__(self, task: GradientTask, device: str) -> None:
+        self.task = task
+        self.device = torch.device(device)
+        self.module = task.model().to(self.device)
+        self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        self.trainable = {name for name, p in self.parameters.items() if p.requires_grad}
+        persistent = [k for k, v in self.module.state_dict().items() if torch.is_tensor(v)]
+        self.names = tuple(persistent)
+        self.blocks = BlockMap.of(self.names, task.blocks)
+        # A buffer is looked up in its module each time: forward may put a new tensor there.
+        self._homes = {
+            f"{prefix}.{key}" if prefix else key: (module, key)
+            for prefix, module in self.module.named_modules(remove_duplicate=False)
+            for key, value in module._buffers.items()
+            if value is not None
+        }
+        self.buffers = tuple(name for name in self.names if name in self._homes)
+        # What never travels must not leak from one client into the next either.
+        self._transient = {
+            name: self.tensor(name).clone() for name in self._homes if name not in set(self.names)
+        }
+        self._initial: tuple[int, Mapping[str, np.ndarray]] | None = None
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the live parameter or buffer, detached but sharing its storage."""
+        if name in self.parameters:
+            return self.parameters[name].detach()
+        module, key = self._homes[name]
+        return cast(torch.Tensor, module._buffers[key])
+
+    def read(self, name: str, dtype: np.dtype[np.generic] | None = None) -> np.ndarray:
+        """Return a fresh numpy copy of an array."""
+        return np.array(self.tensor(name).cpu().numpy(), dtype=dtype, order="C")
+
+    def write(self, name: str, value: np.ndarray, where: Place) -> None:
+        """Overwrite an array; raises :class:`ConfigError` if shape or kind do not fit."""
+        tensor = self.tensor(name)
+        if value.shape != tuple(tensor.shape):
+            raise ConfigError(
+                f"{where}: array '{name}' has shape {value.shape}, "
+                f"the model expects {tuple(tensor.shape)}"
+            )
+        try:
+            if self.device.type == "cpu":
+                # Through numpy, since torch warns of the server's read-only arrays.
+                np.copyto(tensor.numpy(), value, casting="same_kind")
+            else:
+                tensor.copy_(torch.from_numpy(np.array(value)))
+        except TypeError as error:
+            raise ConfigError(f"{where}: array '{name}': {error}") from error
+
+    def load(self, order: Order, site: SiteContext) -> None:
+        """Put the received blocks in; what was not sent comes from a place that is fixed.
+
+        That is the site's own ``local/<array>``, or else the task's initial arrays at
+        ``Seeds(root).at("initial")``; never what the last client left behind.
+        """
+        where = Place(order, site)
+        for name in order.arrays:
+            if name not in self.parameters and name not in self._homes:
+                raise ConfigError(
+                    f"{where}: the model has no array '{name}'{nearest(name, self.names)}"
+                )
+        for name in self.names:
+            if name in order.arrays:
+                self.write(name, order.arrays[name], where)
+            elif f"local/{name}" in site.state:
+                self.write(name, site.state[f"local/{name}"], where)
+            else:
+                self.write(name, self._initial_array(name, site.seeds.root, where), where)
+        for name, value in self._transient.items():
+            self.tensor(name).copy_(value)
+
+    def _initial_array(self, name: str, root: int, where: Place) -> np.ndarray:
+        if self._initial is None or self._initial[0] != root:
+            self._initial = (root, self.task.initial_arrays(Seeds(root).at("initial")))
+        arrays = self._initial[1]
+        if name not in arrays:
+            raise ConfigError(
+                f"{where}: array '{name}' was not sent, is not kept at the site and is not "
+                "among the task's initial arrays; send its block"
+            )
+        return arrays[name]
+
+
+class ModelCache:
+    """The model of the task seen last. Held by the kernel; it keeps that one task alive."""
+
+    def __init__(self) -> None:
+        self._last: ReusedModel | None = None
+
+    def __call__(self, task: Task, device: str) -> ReusedModel:
+        """Return the task's model, built when the task or the device is a new one."""
+        last = self._last
+        if last is None or last.task is not task or last.device != torch.device(device):
+            if not (hasattr(task, "model") and hasattr(task, "loss")):
+                raise ConfigError(
+                    f"{type(task).__name__} has no model and loss: this kernel needs a GradientTask"
+                )
+            last = self._last = ReusedModel(cast(GradientTask, task), device)
+        return last

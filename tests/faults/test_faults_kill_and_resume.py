@@ -1,0 +1,189 @@
+"""A run killed anywhere and resumed ends on the hash of one that was never killed.
+
+The child process kills itself with SIGKILL at a named place; nothing in it can clean up.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federations import LeastSquares, federate, settings
+
+from fedalt.runs.checkpoint import newest_checkpoint
+from fedalt.runs.events import read_events
+from fedalt.runs.folder import RunFolder
+
+ROUNDS = 6
+
+# A run with every kind of state there is: sampled cohorts, random phases, optimiser moments
+# that stay at the clients, adaptive moments at the server, and a bank of branches.
+CONFIG: dict[str, Any] = {
+    "rounds": ROUNDS,
+    "seed": 3,
+    "phases": {
+        "slope": {
+            "train": "slope",
+            "batch_size": 4,
+            "clients": {"mode": "fixed", "count": 4},
+            "params": {"lr": 0.05, "momentum": 0.9, "optimizer_state": "persist"},
+        },
+        "offset": {
+            "train": "offset",
+            "batch_size": 8,
+            "clients": {"mode": "poisson", "rate": 0.7},
+            "params": {"optimizer": "adam", "lr": 0.01, "optimizer_state": "persist"},
+        },
+    },
+    "schedule": {"choose": {"of": ["slope", "offset"], "weights": [0.6, 0.4]}},
+    "strategy": {
+        "_target_": "flwr.serverapp.strategy.FedAdam",
+        "fraction_evaluate": 0.0,
+        "min_train_nodes": 1,
+        "min_available_nodes": 1,
+        "beta_1": 0.9,
+        "beta_2": 0.99,
+    },
+}
+
+CHILD = """
+import json, os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from federations import LeastSquares, settings
+from fedalt.runs import files
+from fedalt.runs.folder import RunFolder
+from fedalt.runs.simulate import simulate
+
+config, folder, place, number = json.loads(sys.argv[2]), RunFolder(Path(sys.argv[3])), sys.argv[4], int(sys.argv[5])
+task = LeastSquares()
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def hear(event):
+    if event["event"] == place and event.get("round") == number:
+        kill()
+
+state = {"round": 0}
+def follow(event):
+    state["round"] = event.get("round", state["round"])
+
+if place == "during the write":
+    # The temporary file is half written when the process dies.
+    def half(handle):
+        if state["round"] == number and Path(f"/proc/self/fd/{handle}").resolve().name.startswith(".round-"):
+            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            kill()
+        return original(handle)
+    original, files.os.fsync = files.os.fsync, half
+if place == "client trains":
+    loss = task.loss
+    calls = [0]
+    def counted(model, batch):
+        calls[0] += 1
+        if state["round"] == number and calls[0] % 7 == 0:
+            kill()
+        return loss(model, batch)
+    task.loss = counted
+folder.create(config)
+simulate(config, folder, lambda spec: task, [hear, follow])
+"""
+
+PLACES = [
+    "planned",
+    "dispatched",
+    "client trains",
+    "collected",
+    "aggregated",
+    "round",
+    "committing",
+    "during the write",
+    "committed",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    result, snapshot = federate(
+        LeastSquares(), tmp_path_factory.mktemp("whole") / "run", **CONFIG
+    )
+    return {**result, "ledger": snapshot.facts["ledger"]}
+
+
+def die(folder: Path, place: str, number: int) -> None:
+    config = json.dumps(settings(**CONFIG))
+    here = str(Path(__file__).parents[1])
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, here, config, str(folder), place, str(number)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+def resume(folder: Path) -> dict[str, Any]:
+    from fedalt.runs.simulate import simulate
+
+    run, task = RunFolder(folder), LeastSquares()
+    return simulate(run.config(), run, lambda spec: task)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_and_resumed_equals_uninterrupted(
+    place: str, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+    die(folder, place, 4)
+    run = RunFolder(folder)
+    assert run.status()["state"] == "interrupted"
+    assert run.result() is None
+    before, notes = newest_checkpoint(run.checkpoints)
+    assert before is not None and before.round == (4 if place == "committed" else 3) and not notes
+    result = resume(folder)
+    assert result["weights_sha256"] == uninterrupted["weights_sha256"]
+    assert result["metrics"] == uninterrupted["metrics"]
+    after, _ = newest_checkpoint(run.checkpoints)
+    assert after is not None and after.facts["ledger"] == uninterrupted["ledger"]
+    told = [e["round"] for e in read_events(run.events) if e["event"] == "round"]
+    assert told == list(range(1, ROUNDS + 1)), "every round is told once"
+    assert not list(run.path.rglob("*.tmp")), "nothing half-written is left"
+
+
+def test_a_damaged_newest_checkpoint_costs_a_round_and_no_more(
+    tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+    die(folder, "committed", 4)
+    newest = sorted((folder / "checkpoints").glob("round-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-20])
+    result = resume(folder)
+    assert result["weights_sha256"] == uninterrupted["weights_sha256"]
+    warnings = [e for e in read_events(folder / "events.jsonl") if e["event"] == "warning"]
+    assert len(warnings) == 1 and newest.name in warnings[0]["text"]
+
+
+def test_killed_twice(tmp_path: Path, uninterrupted: dict[str, Any]) -> None:
+    folder = tmp_path / "run"
+    die(folder, "aggregated", 2)
+    config = RunFolder(folder).config()
+    (folder / "config.json").unlink()  # the child script makes it again
+    assert config["rounds"] == ROUNDS
+    die(folder, "collected", 5)
+    assert resume(folder)["weights_sha256"] == uninterrupted["weights_sha256"]
+
+
+def test_two_processes_cannot_hold_one_run(tmp_path: Path) -> None:
+    from fedalt.errors import CheckpointError
+
+    run = RunFolder(tmp_path / "run")
+    run.create(settings(**CONFIG))
+    with run.lock(), pytest.raises(CheckpointError, match="in use by another process"):
+        resume(run.path)

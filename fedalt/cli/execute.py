@@ -9,6 +9,7 @@ from fedalt.build import TaskCache
 from fedalt.cli.show import Bars, bars, console, print_json, print_table
 from fedalt.runs.files import write_json
 from fedalt.runs.folder import RunFolder
+from fedalt.runs.plan import amount
 from fedalt.runs.report import Finished, finished, stored_tables, write_report
 from fedalt.runs.simulate import simulate
 
@@ -45,7 +46,7 @@ def show_result(folder: RunFolder, as_json: bool) -> None:
     out = console()
     out.print(
         f"{result['round']} rounds in {result['seconds']} s, "
-        f"{_amount(result['bytes_up'])} up, {_amount(result['bytes_down'])} down",
+        f"{amount(result['bytes_up'])} up, {amount(result['bytes_down'])} down",
         highlight=False,
     )
     out.print(f"weights sha256 {result['weights_sha256']}", highlight=False)
@@ -58,11 +59,3 @@ def _one(
     if folder.result() is None:
         simulate(config, folder, tasks, [drawn.sink(label, config["watch"])])
     return finished(folder, label.strip())
-
-
-def _amount(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return ""

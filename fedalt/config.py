@@ -52,6 +52,7 @@ class Settings:
     seed: int = 0
     rounds: int = 100
     quorum: float = 1.0
+    vars: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, Any] = field(default_factory=dict)
     schedule: Any = None
@@ -63,7 +64,7 @@ class Settings:
     progress: bool = True
     watch: list[str] = field(default_factory=list)
     out: str = "runs"
-    report: str = ""
+    report: str | None = None
     compare: list[str] = field(default_factory=list)
     variants: dict[str, Any] = field(default_factory=dict)
 
@@ -77,16 +78,16 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = _known_keys(folder)
-    for override in overrides:
-        _check_override(override, known)
+    named = _named_keys(folder)
+    checked = [_checked_override(override, named) for override in overrides]
     try:
         with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
-            composed = compose(config_name=FILE.removesuffix(".yaml"), overrides=list(overrides))
+            composed = compose(config_name=FILE.removesuffix(".yaml"), overrides=checked)
         merged = OmegaConf.merge(OmegaConf.structured(Settings), composed)
         data: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{folder / FILE}: {_first_line(error)}") from error
+        key = getattr(error, "full_key", None) or "settings"
+        raise ConfigError(f"{key}: {_first_line(error)} ({folder / FILE})") from error
     except Exception as error:
         raise ConfigError(f"{_explain(error)}") from error
     check_settings(data)
@@ -128,8 +129,8 @@ def variant_overrides(config: Mapping[str, Any], name: str) -> list[str]:
     return [str(item) for item in config["variants"][name] or []]
 
 
-def _known_keys(folder: Path) -> list[str]:
-    """All dotted keys a scenario knows: its YAML's and those of the typed top level."""
+def _named_keys(folder: Path) -> set[str]:
+    """Return all dotted keys that a scenario's YAML names."""
     import yaml
 
     path = folder / FILE
@@ -145,9 +146,14 @@ def _known_keys(folder: Path) -> list[str]:
     for key in data:
         if key not in top:
             raise ConfigError(f"{path}: unknown key '{key}'{nearest(str(key), top)}")
+    return set(_flat(data))
+
+
+def _typed_keys() -> set[str]:
+    """Return the keys that every scenario has, whether its YAML names them or not."""
     typed = {"evaluate": Evaluate, "engine": Engine, "checkpoint": Checkpoint}
-    nested = [f"{key}.{item.name}" for key, kind in typed.items() for item in fields(kind)]
-    return sorted({*top, *nested, *_flat(data)})
+    nested = {f"{key}.{item.name}" for key, kind in typed.items() for item in fields(kind)}
+    return {item.name for item in fields(Settings)} | nested
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -157,20 +163,21 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _flat(value, f"{prefix}{key}.")
 
 
-def _check_override(override: str, known: Sequence[str]) -> None:
+def _checked_override(override: str, named: set[str]) -> str:
+    """Refuse an override of a key nobody knows; return it in the form Hydra wants."""
     if not re.match(r"^[~+]{0,2}[A-Za-z_]", override) or (
         "=" not in override and not override.startswith("~")
     ):
         raise ConfigError(f"'{override}' is no override; write key=value, such as seed=1")
-    if override.startswith(("+", "~")):
-        return
     key = override.split("=", 1)[0]
-    # Entries below a list (schedules) are not addressed by overrides; Hydra says so itself.
-    if key not in known:
-        raise ConfigError(
-            f"unknown override '{key}'{nearest(key, known)}; "
-            "to add a key that the scenario does not name, write +key=value"
-        )
+    if key in named or override.startswith(("+", "~")):
+        return override
+    if key in _typed_keys():
+        return f"++{override}"
+    raise ConfigError(
+        f"unknown override '{key}'{nearest(key, named | _typed_keys())}; "
+        "to add a key that the scenario does not name, write +key=value"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -42,6 +42,7 @@ class Nest(Schedule):
         outer_phases, outer = self.outer.next(state["outer"], moment.child("outer"))
         if outer_phases is None:
             return None, state
+        _check_plain(outer_phases, moment)
         phases, runs = self._step(
             outer_phases, start_all([self.inner for _ in outer_phases]), moment
         )
@@ -100,13 +101,10 @@ class LocalNest(Schedule):
         phases, after = self.outer.next(state, moment.child("outer"))
         if phases is None:
             return None, state
+        _check_plain(phases, moment)
         return tuple(self._filled(phase, moment) for phase in phases), after
 
     def _filled(self, outer: Phase, moment: Moment) -> Phase:
-        if outer.inner:
-            raise ScheduleError(
-                f"nest at round {moment.round}: phase '{outer.name}' has inner phases already"
-            )
         found: list[Phase] = []
         below = moment.child("inner").child(outer.name)
         state = self.inner.init()
@@ -144,6 +142,15 @@ class LocalNest(Schedule):
 
 def _under(inner: Phase, outer: Phase) -> Phase:
     return replace(narrow(inner, outer), name=f"{outer.name}.{inner.name}")
+
+
+def _check_plain(phases: tuple[Phase, ...], moment: Moment) -> None:
+    for phase in phases:
+        if phase.inner:
+            raise ScheduleError(
+                f"nest at round {moment.round}: the outer phase '{phase.name}' has inner phases "
+                "already; put the local alternation into the inner schedule"
+            )
 
 
 def _check_finite(inner: Schedule) -> None:

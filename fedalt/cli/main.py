@@ -44,9 +44,22 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; overrides may stand on either side of options."""
+    top = parser()
+    chosen, rest = top.parse_known_args(arguments)
+    # argparse closes a list of positionals at the first option; what follows comes here.
+    late = [word for word in rest if not word.startswith("-")]
+    if len(late) < len(rest) or (late and not hasattr(chosen, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        chosen.overrides = [*chosen.overrides, *late]
+    return chosen
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    chosen = parser().parse_args(arguments)
+    chosen = parse(arguments)
     try:
         code: int = chosen.run(chosen)
         return code

@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(costs.to_dict())
         return 0
-    print(text_timeline(preview))
+    print(text_timeline(preview, most_sites=12))
     for table in costs.tables():
         print_table(table)
     if arguments.plot:

@@ -79,7 +79,7 @@ class Costs:
         total = ("all", "", "", self.rounds, sum(c.site_rounds for c in self.phases))
         columns = ("phase", "kernel", "trains", "rounds", "site-rounds", "down", "up")
         phases = Table(
-            "work and bytes", columns, (*rows, (*total, amount(down), amount(up))), self.notes
+            "work and bytes", columns, (*rows, (*total, amount(down), amount(up)))
         )
         touched = Table(
             "how often a site's data is touched",

@@ -47,7 +47,12 @@ def curves(
     if reference is not None:
         axes.axhline(reference[1], color="black", linestyle="--", linewidth=1, label=reference[0])
     if log:
+        from matplotlib.ticker import FuncFormatter
+
+        # Ratios near one: 1.05 reads better than 1.05 × 10⁰.
         axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set(xlabel="round", ylabel=ylabel, title=title)
     axes.grid(alpha=0.3)
     if len(series) > 1 or reference is not None:

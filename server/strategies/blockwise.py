@@ -63,7 +63,8 @@ class Blockwise(Strategy):
         answers = [read_reply(message.content) for message in replies if message.has_content()]
         if not answers:
             return None, None
-        metrics = pool_metrics(answers)
+        reported = pool_metrics(answers)
+        metrics: dict[str, float] = {}
         arrays: dict[str, np.ndarray] = {}
         for key, name, members in self._groups:
             result = rule(name)(
@@ -73,12 +74,13 @@ class Blockwise(Strategy):
                     current={member: self._current[member] for member in members},
                     num_sites=self._num_sites,
                     state=self._states.setdefault(key, {}),
+                    metrics=reported,
                 ),
                 _contributions(answers, members),
             )
             arrays.update(result.arrays)
             metrics.update(result.metrics)
-        return record_of(arrays), MetricRecord(dict(metrics))
+        return record_of(arrays), MetricRecord({**reported, **metrics})
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]

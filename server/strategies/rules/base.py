@@ -27,7 +27,8 @@ class Contribution:
 class RuleContext:
     """Where a rule runs: the round, the phase, the block's current arrays, the rule's state.
 
-    ``num_sites`` is the size of the whole federation, taking part or not.
+    ``num_sites`` is the size of the whole federation, taking part or not; ``metrics`` are what
+    the round's clients reported, pooled.
     """
 
     round: int
@@ -35,6 +36,7 @@ class RuleContext:
     current: Mapping[str, np.ndarray]
     num_sites: int
     state: MutableMapping[str, np.ndarray]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def consensus(ctx: RuleContext, contributions: Sequence[Contribution]) -> Aggreg
     Params: ``manifold`` (``grassmann`` or ``euclidean``) and ``table`` (default false).
     Metrics: ``shift`` ‖Z − Z_prev‖/√k, ``heard`` (number of clients averaged), and
     ``dual_residual`` ρ‖Z − Z_prev‖/√k where ρ is known here: as ``params.penalty``, or as
-    the array ``penalty`` of the same block.
+    the metric ``penalty`` that the clients report.
     """
     geometry = str(ctx.phase.params.get("manifold", MANIFOLDS[0]))
     if geometry not in MANIFOLDS:
@@ -114,4 +114,4 @@ def _whole_table(ctx: RuleContext, contributions: Sequence[Contribution]) -> lis
 def _penalty(ctx: RuleContext) -> float | None:
     if "penalty" in ctx.phase.params:
         return float(ctx.phase.params["penalty"])
-    return float(ctx.current["penalty"][0]) if "penalty" in ctx.current else None
+    return ctx.metrics.get("penalty")

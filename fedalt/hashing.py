@@ -24,7 +24,7 @@ def arrays_hash(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 over names, types, shapes and little-endian bytes, names sorted."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        values = np.ascontiguousarray(arrays[name])
+        values = np.asarray(arrays[name], order="C")
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
         digest.update(canonical_json([name, str(values.dtype), list(values.shape)]).encode())
         digest.update(little.tobytes())

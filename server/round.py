@@ -182,7 +182,7 @@ def _conform(part: Dispatch, name: str, values: np.ndarray) -> np.ndarray:
         )
     if np.issubdtype(wanted.dtype, np.integer) and np.issubdtype(values.dtype, np.inexact):
         values = np.rint(values)
-    return np.ascontiguousarray(values.astype(wanted.dtype, copy=False))
+    return np.asarray(values.astype(wanted.dtype, copy=False), order="C")
 
 
 def _size(content: RecordDict) -> int:

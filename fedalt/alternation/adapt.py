@@ -36,11 +36,12 @@ class Proportional(Policy):
             values = [history.last(f"{name}/{self.metric}") for name in phases]
             finite = [max(v, 0.0) for v in values if v is not None and math.isfinite(v)]
             if finite:
-                found[place] = sum(finite) / len(finite)
+                # Divided first: a sum of huge values must not overflow.
+                found[place] = sum(value / len(finite) for value in finite)
         known = found[~np.isnan(found)]
         if not known.size or not known.any():
             return np.ones(len(names))
-        return np.where(np.isnan(found), known.mean(), found)
+        return np.where(np.isnan(found), (known / known.size).sum(), found)
 
 
 @dataclass(frozen=True)

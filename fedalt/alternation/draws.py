@@ -128,7 +128,8 @@ def choose(*xs: Schedule | Phase, weights: Sequence[float] | None = None) -> Sch
     Each keeps its own place, and begins again at its end.
     """
     items = as_schedules("choose", xs)
-    return Choose(items, tuple(float(w) for w in weights or [1.0] * len(items)))
+    given = [1.0] * len(items) if weights is None else weights
+    return Choose(items, tuple(float(weight) for weight in given))
 
 
 def power_law(

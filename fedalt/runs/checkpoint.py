@@ -53,7 +53,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, keep: int = 2) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"round-{snapshot.round:06d}.safetensors"
-    contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    contiguous = {name: np.asarray(values, order="C") for name, values in arrays.items()}
     write_atomic(path, save(contiguous, metadata=header))
     for old in sorted(folder.glob("round-*.safetensors"))[:-keep]:
         old.unlink()

@@ -64,7 +64,9 @@ def unroll(
     node, history, found = as_schedule(schedule), History(), []
     state = node.init()
     for number in range(1, limit + 1):
-        phases, state = node.next(json.loads(json.dumps(state)), Moment(number, history, Seeds(seed)))
+        phases, state = node.next(
+            json.loads(json.dumps(state)), Moment(number, history, Seeds(seed))
+        )
         if phases is None:
             break
         found.append(phases)
@@ -114,7 +116,9 @@ def phases(prefix: str) -> st.SearchStrategy[Phase]:
         clients=selectors,
         train=st.sampled_from([(), ("encoder",), ("encoder", "head")]),
         modality=st.sampled_from(["", "ct"]),
-        params=st.dictionaries(st.sampled_from(["lr", "flag"]), st.sampled_from([0.5, 3, True, "x"])),
+        params=st.dictionaries(
+            st.sampled_from(["lr", "flag"]), st.sampled_from([0.5, 3, True, "x"])
+        ),
     )
 
 
@@ -221,8 +225,13 @@ def denoted(draw: st.DrawFn, depth: int = 3, prefix: str = "p") -> Named:
         pairs = [(o, i) for o in rounds_a for i in rounds_b]
         return nest(a, b), [tuple(f"{x}.{y}" for x in o for y in i) for o, i in pairs]
     length = max(len(rounds_a), len(rounds_b))
-    padded = [rounds_a + [()] * (length - len(rounds_a)), rounds_b + [()] * (length - len(rounds_b))]
+    padded = [
+        rounds_a + [()] * (length - len(rounds_a)),
+        rounds_b + [()] * (length - len(rounds_b)),
+    ]
     if kind == "parallel":
         return parallel(a, b), [x + y for x, y in zip(*padded, strict=True)]
-    marked = [[tuple(f"{n}@{m}" for n in r) for r in side] for m, side in zip("uv", padded, strict=True)]
+    marked = [
+        [tuple(f"{n}@{m}" for n in r) for r in side] for m, side in zip("uv", padded, strict=True)
+    ]
     return fork(u=a, v=b), [x + y for x, y in zip(*marked, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from alternation_toys import names, unroll
 
@@ -101,7 +103,10 @@ def test_renamed_phases_answer_to_their_old_names() -> None:
 
 def test_nest_is_a_product_and_narrows() -> None:
     ct = Selector(where={"modality": ("ct",)})
-    outer = [Phase("ct", clients=ct, modality="ct", task="t", params={"lr": 1, "k": 2}), Phase("mr")]
+    outer = [
+        Phase("ct", clients=ct, modality="ct", task="t", params={"lr": 1, "k": 2}),
+        Phase("mr"),
+    ]
     own = Phase("e", task="own", params={"lr": 9}, train=("encoder",))
     found = unroll(nest(chain(*outer), repeat(chain(own, B), 2)))
     assert [p[0].name for p in found] == ["ct.e", "ct.b"] * 2 + ["mr.e", "mr.b"] * 2
@@ -129,7 +134,12 @@ def test_local_nest_is_one_phase() -> None:
 
 def test_sweep_does_each_value_once() -> None:
     found = unroll(sweep("task", ["u", "v"], chain(A, B)))
-    assert [(p[0].name, p[0].task) for p in found] == [("a", "u"), ("b", "u"), ("a", "v"), ("b", "v")]
+    assert [(p[0].name, p[0].task) for p in found] == [
+        ("a", "u"),
+        ("b", "u"),
+        ("a", "v"),
+        ("b", "v"),
+    ]
     swept = unroll(sweep(["tag", "params.lr"], ["1", "2"], A))
     assert [p[0].clients.where for p in swept] == [{"tag": ("1",)}, {"tag": ("2",)}]
     assert [p[0].params for p in swept] == [{"lr": "1"}, {"lr": "2"}]
@@ -149,7 +159,7 @@ def test_sweep_shuffles_by_the_seed() -> None:
 def test_ramp_goes_from_end_to_end_and_stays(curve: object) -> None:
     found = [p[0].params["lr"] for p in unroll(ramp(cycle(A), lr=curve), 9)]  # type: ignore[arg-type]
     assert found[0] == 3 and found[5:] == [1, 1, 1, 1]
-    assert all(old > new for old, new in zip(found[:5], found[1:6], strict=True))
+    assert all(old > new for old, new in itertools.pairwise(found))
 
 
 def test_ramp_values() -> None:

@@ -44,7 +44,10 @@ def same(one: Snapshot, other: Snapshot) -> None:
         for key in mine:
             assert set(mine[key]) == set(theirs[key])
             for name, values in mine[key].items():
-                assert values.dtype == theirs[key][name].dtype
+                assert (values.dtype, values.shape) == (
+                    theirs[key][name].dtype,
+                    theirs[key][name].shape,
+                )
                 np.testing.assert_array_equal(values, theirs[key][name])
 
 

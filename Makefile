@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # Clones on a machine without a GPU need no CUDA packages: torch is installed first, pinned.
 TORCH := torch==2.13.0
 
-.PHONY: simulate test test-all lint types proto setup bench clean
+.PHONY: simulate test test-all lint types proto setup clean
 
 setup: $(STAMP)
 

@@ -101,7 +101,7 @@ def test_power_law_introduces_in_order_and_falls_off_as_a_power() -> None:
                     came[time - seen] += other == task
         last[task] = time
     edges = np.unique(np.geomspace(1, longest, 12).astype(int))
-    pairs = [(slice(a, b)) for a, b in itertools.pairwise(edges)]
+    pairs = [slice(a, b) for a, b in itertools.pairwise(edges)]
     lag = [np.average(np.arange(longest + 1)[s], weights=at_risk[s]) for s in pairs]
     hazard = [came[s].sum() / at_risk[s].sum() for s in pairs]
     slope = np.polyfit(np.log(lag), np.log(hazard), 1)[0]

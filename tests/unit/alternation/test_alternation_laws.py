@@ -28,7 +28,7 @@ from fedalt.alternation import (
 
 QUICK = settings(
     deadline=None,
-    max_examples=2500,
+    max_examples=150,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 A, B, C = Phase("a"), Phase("b"), Phase("c")

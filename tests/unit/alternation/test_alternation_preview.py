@@ -31,7 +31,7 @@ from fedalt.alternation import (
     until,
     when,
 )
-from fedalt.alternation.plot import draw_timeline
+from fedalt.alternation.plot import PALETTE, SEVERAL, draw_timeline
 from fedalt.alternation.timeline import runs
 from fedalt.errors import ScheduleError
 
@@ -143,10 +143,16 @@ def test_picture(tmp_path: Path) -> None:
     path = draw_timeline(seen_many(), tmp_path / "timeline.png", title="cycle")
     picture = imread(path)[:, :, :3]
     assert picture.shape[0] > 200 and picture.shape[1] == 1300
-    first = [int(x, 16) / 255 for x in ("00", "72", "B2")]
-    share = (abs(picture - first).max(axis=2) < 0.01).mean()
+
+    def share_of(colour: str) -> float:
+        wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return float((abs(picture - wanted).max(axis=2) < 0.01).mean())
+
+    share = share_of(PALETTE[0])
     # Half the rounds of one of three phases, and half of the sites in half of the rounds.
     assert 0.1 < share < 0.4
+    # In the other half of the rounds every site has two works at once.
+    assert 0.1 < share_of(SEVERAL) < 0.4
 
 
 def test_no_picture_of_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # Clones on a machine without a GPU need no CUDA packages: torch is installed first, pinned.
 TORCH := torch==2.13.0
 
-.PHONY: simulate test test-all lint types proto setup clean
+.PHONY: simulate test test-all lint types proto setup bench clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Prints a table and stores bench.json; asserts nothing about time.
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_engine.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

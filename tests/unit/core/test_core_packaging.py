@@ -37,7 +37,9 @@ def test_every_package_has_a_docstring() -> None:
 
 
 def test_yaml_and_readme_are_installed_with_each_scenario() -> None:
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
     for folder in (ROOT / "scenarios").iterdir():
         if (folder / "scenario.yaml").exists():
             assert (folder / "README.md").exists(), f"{folder.name} has no README"

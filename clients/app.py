@@ -34,12 +34,14 @@ class SiteApp(ClientApp):
         super().__init__()
         self._load_task = load_task
         self._kernels = KernelTable()
+        self._tasks: dict[str, Task] = {}
         self.train()(self._run_alone)
         self.evaluate()(self._run_alone)
         self.query("describe")(self._describe)
 
     def cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Answer many messages; those that share their content share its decoding."""
+        # By identity: the messages, which hold the contents, outlive this table.
         decoded: dict[int, Instruction | Exception] = {}
         replies = []
         for message, context in zip(messages, contexts, strict=True):
@@ -111,7 +113,10 @@ class SiteApp(ClientApp):
         return Message(content, reply_to=message)
 
     def _task(self, context: Context) -> Task:
-        return self._load_task(json.loads(str(context.run_config["task"])))
+        text = str(context.run_config["task"])
+        if text not in self._tasks:
+            self._tasks[text] = self._load_task(json.loads(text))
+        return self._tasks[text]
 
 
 def _site_index(context: Context) -> int:

@@ -8,12 +8,16 @@ stored with the run, and the same data makes the same run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedalt.errors import ConfigError, nearest
+from fedalt.overrides import check_overrides, flat_keys
+
+if TYPE_CHECKING:
+    from yaml import MarkedYAMLError
 
 FILE = "scenario.yaml"
 
@@ -69,6 +73,14 @@ class Settings:
     variants: dict[str, Any] = field(default_factory=dict)
 
 
+_TOP = tuple(item.name for item in fields(Settings))
+_SHAPES: Mapping[str, type] = {
+    **dict.fromkeys(("vars", "task", "phases", "strategy", "variants"), dict),
+    **dict.fromkeys(("evaluate", "engine", "checkpoint"), dict),
+    **dict.fromkeys(("watch", "compare"), list),
+}
+
+
 def load_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Resolve ``folder``/scenario.yaml with Hydra overrides into plain, checked data.
 
@@ -77,21 +89,33 @@ def load_config(folder: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
 
-    named = _named_keys(folder)
-    checked = [_checked_override(override, named) for override in overrides]
+    path = folder / FILE
+    data = _read_yaml(path)
+    settings = _typed_keys() | _phase_keys(data.get("phases"))
+    checked = check_overrides(overrides, flat_keys(data), settings)
     try:
         with initialize_config_dir(config_dir=str(folder.resolve()), version_base="1.3"):
             composed = compose(config_name=FILE.removesuffix(".yaml"), overrides=checked)
+        plain = OmegaConf.to_container(composed, resolve=False)
+        _check_shapes(plain, overrides, path)
         merged = OmegaConf.merge(OmegaConf.structured(Settings), composed)
-        data: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        resolved: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "settings"
-        raise ConfigError(f"{key}: {_first_line(error)} ({folder / FILE})") from error
+        raise ConfigError(
+            f"{key}: {_first_line(error)} ({_origin(key, overrides, path)})"
+        ) from error
+    except ConfigError:
+        raise
+    except MarkedYAMLError as error:
+        # Duplicate keys: OmegaConf's reader is stricter than the one that named the keys.
+        raise ConfigError(_no_yaml(path, error)) from error
     except Exception as error:
-        raise ConfigError(f"{_explain(error)}") from error
-    check_settings(data)
-    return dict(data)
+        raise ConfigError(f"{_explain(error)} ({path})") from error
+    check_settings(resolved)
+    return dict(resolved)
 
 
 def check_settings(data: Mapping[str, Any]) -> None:
@@ -99,12 +123,23 @@ def check_settings(data: Mapping[str, Any]) -> None:
     rules = [
         (data["rounds"] >= 1, "rounds", "at least 1"),
         (0.0 < data["quorum"] <= 1.0, "quorum", "in (0, 1], the share of replies that must count"),
-        (data["seed"] >= 0, "seed", "not negative"),
+        (0 <= data["seed"] < 2**63, "seed", "from 0 to 2^63 − 1"),
         (data["checkpoint"]["every"] >= 1, "checkpoint.every", "at least 1"),
         (data["checkpoint"]["keep"] >= 1, "checkpoint.keep", "at least 1"),
         (data["evaluate"]["clients_every"] >= 0, "evaluate.clients_every", "0 (never) or more"),
         (data["evaluate"]["server_every"] >= 0, "evaluate.server_every", "0 (never) or more"),
         (data["engine"]["name"] == "local", "engine.name", "'local' (the engine in this process)"),
+        (
+            data["engine"]["timeout"] is None or data["engine"]["timeout"] > 0,
+            "engine.timeout",
+            "null (wait for ever) or more than 0 seconds",
+        ),
+        (
+            re.fullmatch(r"[\w.-]+", data["name"]) is not None,
+            "name",
+            "letters, digits, '.', '-' or '_'; it begins the name of the run's folder",
+        ),
+        (bool(data["out"].strip()), "out", "the folder beneath which runs are kept"),
         (bool(data["schedule"]), "schedule", "given; it says which phases run when"),
         (bool(data["phases"]), "phases", "given; they say what each kind of work is"),
     ]
@@ -114,6 +149,12 @@ def check_settings(data: Mapping[str, Any]) -> None:
             for part in key.split("."):
                 value = value[part]
             raise ConfigError(f"{key}={value!r}: must be {wanted}")
+    for name, changes in data["variants"].items():
+        if not isinstance(changes, list | None):
+            raise ConfigError(
+                f"variants.{name}: a list of overrides expected, such as [seed=1], "
+                f"but here is {changes!r}"
+            )
     for name in data["compare"]:
         if name not in data["variants"]:
             raise ConfigError(f"compare: unknown variant '{name}'{nearest(name, data['variants'])}")
@@ -129,62 +170,80 @@ def variant_overrides(config: Mapping[str, Any], name: str) -> list[str]:
     return [str(item) for item in config["variants"][name] or []]
 
 
-def _named_keys(folder: Path) -> set[str]:
-    """Return all dotted keys that a scenario's YAML names."""
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Read a scenario's YAML as it stands, and refuse keys that no scenario has."""
     import yaml
 
-    path = folder / FILE
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is no UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(_no_yaml(path, error)) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+        raise ConfigError(f"{path} is no YAML: {_first_line(error)}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds no settings")
-    top = [item.name for item in fields(Settings)]
+        raise ConfigError(f"{path} holds no settings; it needs task, phases, schedule, strategy")
     for key in data:
-        if key not in top:
-            raise ConfigError(f"{path}: unknown key '{key}'{nearest(str(key), top)}")
-    return set(_flat(data))
+        if key not in _TOP:
+            raise ConfigError(f"{path}: unknown key '{key}'{nearest(str(key), _TOP)}")
+    return data
+
+
+def _no_yaml(path: Path, error: MarkedYAMLError) -> str:
+    mark = error.problem_mark
+    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    context = f" {error.context}:" if error.context else ""
+    return f"{path}{place} is no YAML:{context} {error.problem}"
+
+
+def _check_shapes(data: Any, overrides: Sequence[str], path: Path) -> None:
+    """Refuse a number or a list where settings have names of their own, and the reverse."""
+    for key, value in data.items():
+        wanted = _SHAPES.get(key)
+        if wanted is not None and not isinstance(value, wanted):
+            shape = "entries 'name: value'" if wanted is dict else "a list such as [a, b]"
+            origin = _origin(key, overrides, path)
+            raise ConfigError(f"{key}: {shape} expected, but here is {value!r} ({origin})")
+
+
+def _origin(key: str, overrides: Sequence[str], path: Path) -> str:
+    """Say who set a key: the last override of it, else the file."""
+    for text in reversed(overrides):
+        if text.lstrip("+").split("=", 1)[0] == key:
+            return f"set by '{text}'"
+    return str(path)
 
 
 def _typed_keys() -> set[str]:
     """Return the keys that every scenario has, whether its YAML names them or not."""
     typed = {"evaluate": Evaluate, "engine": Engine, "checkpoint": Checkpoint}
     nested = {f"{key}.{item.name}" for key, kind in typed.items() for item in fields(kind)}
-    return {item.name for item in fields(Settings)} | nested
+    return {*_TOP, *nested}
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in data.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+def _phase_keys(phases: Any) -> set[str]:
+    """Return what may be set of a scenario's phases, whether its YAML names it or not."""
+    from fedalt.alternation import Phase, Selector
+
+    keys = [item.name for item in fields(Phase) if item.name != "name"]
+    keys += [f"clients.{item.name}" for item in fields(Selector)]
+    names = phases if isinstance(phases, Mapping) else ()
+    return {f"phases.{name}.{key}" for name in names for key in (*keys, "view.fraction")}
 
 
-def _checked_override(override: str, named: set[str]) -> str:
-    """Refuse an override of a key nobody knows; return it in the form Hydra wants."""
-    if not re.match(r"^[~+]{0,2}[A-Za-z_]", override) or (
-        "=" not in override and not override.startswith("~")
-    ):
-        raise ConfigError(f"'{override}' is no override; write key=value, such as seed=1")
-    key = override.split("=", 1)[0]
-    if key in named or override.startswith(("+", "~")):
-        return override
-    if key in _typed_keys():
-        return f"++{override}"
-    raise ConfigError(
-        f"unknown override '{key}'{nearest(key, named | _typed_keys())}; "
-        "to add a key that the scenario does not name, write +key=value"
-    )
-
-
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
 def _explain(error: Exception) -> str:
-    """Hydra wraps the real cause; say both on one line."""
+    """Hydra wraps the real cause; say both on one line, and overrides as they were typed."""
     cause = error.__cause__
-    return _first_line(error) + (f" ({_first_line(cause)})" if cause is not None else "")
+    said = _first_line(error).replace("override ++", "override ")
+    return said + (f" ({_first_line(cause)})" if cause is not None else "")

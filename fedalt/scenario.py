@@ -29,7 +29,9 @@ class Scenario:
         """Return the one line that says what it shows."""
         import yaml
 
-        return str(yaml.safe_load((self.folder / FILE).read_text()).get("summary", ""))
+        return str(
+            yaml.safe_load((self.folder / FILE).read_text(encoding="utf-8")).get("summary", "")
+        )
 
 
 def installed_scenarios() -> dict[str, Scenario]:
@@ -54,4 +56,6 @@ def find_scenario(name: str) -> Scenario:
     folder = Path(name)
     if (folder / FILE).is_file():
         return Scenario(folder.resolve().name, folder)
+    if folder.is_dir():
+        raise ConfigError(f"the folder '{name}' holds no {FILE}; see: fedalt scenarios --help")
     raise ConfigError(f"unknown scenario '{name}'{nearest(name, known)}; see: fedalt scenarios")

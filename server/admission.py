@@ -8,6 +8,7 @@ and its aggregate equals that of a round in which the sender had not replied.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,11 @@ def _complete(site: int, reply: Reply, expected: Expected) -> None:
         raise AdmissionError(
             f"arrays missing: {missing or 'none'}; not asked for: {extra or 'none'}"
         )
+    # Some stock strategies pair arrays by position.
+    if list(reply.arrays) != list(expected.arrays):
+        raise AdmissionError(
+            f"its arrays come as {list(reply.arrays)}, asked was the order {list(expected.arrays)}"
+        )
 
 
 def _shaped(site: int, reply: Reply, expected: Expected) -> None:
@@ -108,8 +114,8 @@ def admit(
     """Sort replies by site and apply every rule to each.
 
     ``replies`` pairs a site index with its message. Of two replies by one site the first
-    counts and the other is refused. If all admitted weights are zero, all are refused, since
-    no mean exists.
+    counts and the other is refused; so is one that names its metrics unlike most. If all
+    admitted weights are zero, all are refused, since no mean exists.
     """
     admitted: dict[int, Admitted] = {}
     refused: list[Refused] = []
@@ -118,7 +124,7 @@ def admit(
             refused.append(Refused(site, "once", "a second reply by the same site"))
             continue
         if message.has_error():
-            refused.append(Refused(site, "answered", message.error.reason))
+            refused.append(Refused(site, "answered", message.error.reason or "it gave no reason"))
             continue
         try:
             reply = read_reply(message.content)
@@ -130,12 +136,39 @@ def admit(
             admitted[site] = Admitted(site, message, reply)
         else:
             refused.append(verdict)
+    refused += _inconsistent(admitted)
     if admitted and not any(a.reply.metrics[WEIGHT] > 0 for a in admitted.values()):
         refused += [
             Refused(site, "weighted", f"{WEIGHT} is 0 for every client") for site in admitted
         ]
         admitted = {}
     return list(admitted.values()), refused
+
+
+def _inconsistent(admitted: dict[int, Admitted]) -> list[Refused]:
+    """Take out replies whose names of records and metrics are not those of most.
+
+    Stock strategies give a round up over one of them. Of equally many, the lowest site's count.
+    """
+    names = {
+        site: (*sorted(item.message.content), *sorted(item.reply.metrics))
+        for site, item in admitted.items()
+    }
+    if not names:
+        return []
+    ((usual, _),) = Counter(names.values()).most_common(1)
+    refused = [
+        Refused(
+            site,
+            "consistent",
+            f"its records and metrics are {', '.join(mine)}; those of most: {', '.join(usual)}",
+        )
+        for site, mine in names.items()
+        if mine != usual
+    ]
+    for item in refused:
+        del admitted[item.site]
+    return refused
 
 
 def _first_broken(site: int, reply: Reply, expected: Expected) -> Refused | None:

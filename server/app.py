@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedalt.alternation import BlockMap, Planner, parse_schedule
 from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build
-from fedalt.errors import ConfigError, QuorumError
+from fedalt.errors import ConfigError, QuorumError, WireError
 from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import TouchLedger
 from fedalt.runs.checkpoint import newest_checkpoint
@@ -52,11 +53,13 @@ def create_app(load_task: TaskLoader | None = None, sinks: tuple[Sink, ...] = ()
             try:
                 _run(grid, config, folder, load(config["task"]), sinks)
             except BaseException as error:
-                folder.set_status(
-                    "stopped" if isinstance(error, KeyboardInterrupt) else "failed",
-                    error=f"{type(error).__name__}: {error}",
-                    exit_code=getattr(error, "exit_code", 1),
-                )
+                # On a full disk the status cannot be told; the error must be.
+                with suppress(OSError):
+                    folder.set_status(
+                        "stopped" if isinstance(error, KeyboardInterrupt) else "failed",
+                        error=f"{type(error).__name__}: {error}",
+                        exit_code=getattr(error, "exit_code", 1),
+                    )
                 raise
 
     return made
@@ -148,11 +151,18 @@ def _describe(grid: Grid) -> tuple[list[Site], dict[int, int]]:
     for reply in grid.send_and_receive(messages):
         if reply.has_error():
             raise QuorumError(f"a node could not say which site it is: {reply.error.reason}")
-        data = reply.content.config_records[OURS]["site"]
-        site = decode_site(data if isinstance(data, bytes) else b"")
+        data = reply.content.config_records.get(OURS, ConfigRecord()).get("site")
+        if not isinstance(data, bytes):
+            raise WireError(
+                f"node {reply.metadata.src_node_id} does not say which site it is; "
+                "does it run a fedalt client?"
+            )
+        site = decode_site(data)
         if site.index in sites:
             raise ConfigError(f"two nodes say they are site {site.index} ('{site.name}')")
         sites[site.index], nodes[site.index] = site, reply.metadata.src_node_id
+    if len(sites) < len(messages):
+        raise QuorumError(f"{len(messages) - len(sites)} of {len(messages)} nodes do not answer")
     return [sites[index] for index in sorted(sites)], nodes
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -21,6 +22,7 @@ from fedalt.seeds import Seeds
 
 # A stock strategy asks once for the count and once to sample; asking again means waiting.
 _PATIENCE = 3
+_SAMPLING = Lock()
 
 
 class CohortGrid(Grid):
@@ -85,9 +87,11 @@ class CohortGrid(Grid):
 @contextmanager
 def seeded_sampling(seeds: Seeds) -> Iterator[None]:
     """Seed the process-global ``random`` for a strategy's draw, and restore it after."""
-    former = random.getstate()
-    random.seed(seeds.integer())
-    try:
-        yield
-    finally:
-        random.setstate(former)
+    # Runs in several threads of one process share that generator.
+    with _SAMPLING:
+        former = random.getstate()
+        random.seed(seeds.integer())
+        try:
+            yield
+        finally:
+            random.setstate(former)

@@ -8,15 +8,18 @@ anywhere goes on from the last one and ends on the same weights.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedalt.alternation import History, Phase, Planner, RoundSchedule
+from fedalt.errors import CheckpointError
 from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import Ledger
 from fedalt.runs.checkpoint import Snapshot, write_checkpoint
 from fedalt.runs.events import EventLog
 from fedalt.runs.folder import RunFolder
+from fedalt.server.admission import Refused
 from fedalt.server.round import (
     Federation,
     Named,
@@ -25,6 +28,7 @@ from fedalt.server.round import (
     check_quorum,
     collect,
     dispatch,
+    plain_metrics,
 )
 from fedalt.server.strategies.book import StrategyBook
 from fedalt.task import Task
@@ -70,6 +74,7 @@ class Loop:
     def __init__(self, parts: Parts, progress: Progress) -> None:
         self._parts = parts
         self._now = progress
+        self._committed = -1
 
     @property
     def progress(self) -> Progress:
@@ -130,18 +135,11 @@ class Loop:
         parts.log.emit(
             "dispatched", round=plan.round, messages=sum(len(w.messages) for w in waiting)
         )
-        answers = collect(parts.federation, waiting)
+        answers, strangers = collect(parts.federation, waiting)
         parts.log.emit("collected", round=plan.round, admitted=sum(len(a) for a, _ in answers))
+        self._tell(plan.round, "", strangers)
         for (admitted, refused), part in zip(answers, waiting, strict=True):
-            for item in refused:
-                parts.log.emit(
-                    "refused",
-                    round=plan.round,
-                    phase=part.phase.name,
-                    site=item.site,
-                    rule=item.rule,
-                    reason=item.reason,
-                )
+            self._tell(plan.round, part.phase.name, refused)
             check_quorum(parts.federation, part, admitted, refused)
         results = [
             aggregate(part, admitted, refused)
@@ -149,6 +147,17 @@ class Loop:
         ]
         parts.log.emit("aggregated", round=plan.round)
         return results
+
+    def _tell(self, number: int, phase: str, refused: Sequence[Refused]) -> None:
+        for item in refused:
+            self._parts.log.emit(
+                "refused",
+                round=number,
+                phase=phase,
+                site=item.site,
+                rule=item.rule,
+                reason=item.reason,
+            )
 
     def _merge(self, results: list[PhaseResult]) -> dict[str, float]:
         """Put the phases' arrays into the model, or into the bank for a branch."""
@@ -181,18 +190,36 @@ class Loop:
             parts.federation,
             plan.round,
             EVALUATE,
-            list(parts.task.sites),
+            [site for site in parts.task.sites if site.index in parts.federation.nodes],
             strategy,
             self._now.model,
             kind="evaluate",
         )
-        ((admitted, refused),) = collect(parts.federation, [part])
+        ((admitted, refused),), strangers = collect(parts.federation, [part])
+        self._tell(plan.round, EVALUATE.name, [*refused, *strangers])
         check_quorum(parts.federation, part, admitted, refused)
         record = strategy.aggregate_evaluate(plan.round, [item.message for item in admitted])
-        return {f"clients/{key}": float(value) for key, value in (record or {}).items()}  # type: ignore[arg-type]
+        found = plain_metrics(record, f"round {plan.round}, evaluation")
+        return {f"clients/{key}": value for key, value in found.items()}
 
     def commit(self) -> None:
-        """Write everything the run needs to go on, in one atomic file."""
+        """Write everything the run needs to go on, in one atomic file; each round once.
+
+        Raises :class:`CheckpointError` if the disk is full or read-only.
+        """
+        if self._committed == self._now.round:
+            return
+        try:
+            self._write()
+        except OSError as error:
+            raise CheckpointError(
+                f"round {self._now.round} cannot be committed to {self._parts.folder.path} "
+                f"({error.strerror}); the last commit is intact: make room, then go on with "
+                f"fedalt runs resume {self._parts.folder.path}"
+            ) from error
+        self._committed = self._now.round
+
+    def _write(self) -> None:
         parts, now = self._parts, self._now
         parts.log.emit("committing", round=now.round)
         strategy_arrays, strategy_facts = parts.strategies.export_states()

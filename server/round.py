@@ -6,26 +6,32 @@ The four hooks of a Flower strategy are called as Flower calls them; everything 
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedalt.alternation.block import BlockMap
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.site import Site
-from fedalt.errors import AdmissionError, QuorumError
+from fedalt.errors import AdmissionError, ConfigError, QuorumError
 from fedalt.seeds import Seeds
 from fedalt.server.admission import Admitted, Expected, Refused, admit
 from fedalt.server.cohort import CohortGrid, seeded_sampling
+from fedalt.server.strategies.book import rebase
 from fedalt.wire.arrays import arrays_of, record_of
 from fedalt.wire.plan import RoundPlan
 from fedalt.wire.records import complete_instruction
 
 Named = dict[str, np.ndarray]
+NOBODY = -1
+"""In place of a site's index: the sender is no site of this federation."""
 
 
 @dataclass(frozen=True)
@@ -88,28 +94,58 @@ def dispatch(
     grid = CohortGrid(federation.grid, [federation.nodes[s.index] for s in cohort], phase.name)
     arrays = record_of({name: model[name] for name in target})
     configure = strategy.configure_evaluate if evaluate else strategy.configure_train
+    rebase(strategy, arrays)
     with seeded_sampling(federation.seeds.at("strategy", round_number, phase.name)):
         messages = list(configure(round_number, arrays, ConfigRecord(), grid))
+    _check_addressees(messages, federation, cohort, f"round {round_number}, {where}")
     plan = RoundPlan(federation.run_id, round_number, federation.seed, phase, trained)
-    completed: dict[int, RecordDict] = {}
+    _complete(messages, plan, {name: model[name] for name in sent})
+    wanted = {name: model[name] for name in trained}
+    expected = Expected(federation.run_id, round_number, phase.name, wanted)
+    order = {node: site for site, node in federation.nodes.items()}
+    messages.sort(key=lambda message: order[message.metadata.dst_node_id])
+    return Dispatch(phase, strategy, messages, expected)
+
+
+def _check_addressees(
+    messages: Sequence[Message], federation: Federation, cohort: Sequence[Site], where: str
+) -> None:
+    """Raise :class:`ConfigError` where a strategy asks a site twice, or one not in the cohort.
+
+    The ledger has reserved for the cohort, once each, and for nobody else.
+    """
+    asked = Counter(message.metadata.dst_node_id for message in messages)
+    for node in (federation.nodes[site.index] for site in cohort):
+        if asked.pop(node, 1) > 1:
+            raise ConfigError(f"{where}: the strategy sends node {node} more than one message")
+    if asked:
+        raise ConfigError(
+            f"{where}: the strategy sends to nodes {sorted(asked)}, which the schedule did not "
+            "select; sample from grid.get_node_ids()"
+        )
+
+
+def _complete(
+    messages: Sequence[Message], plan: RoundPlan, shipped: Mapping[str, np.ndarray]
+) -> None:
+    """Put the plan and the blocks sent into the messages; a broadcast stays one content."""
+    # By identity, so each original is held for as long as the table: no address comes twice.
+    completed: dict[int, tuple[RecordDict, RecordDict]] = {}
     for message in messages:
         original = message.content
         if id(original) not in completed:
-            shipped = {name: model[name] for name in sent}
-            completed[id(original)] = complete_instruction(original, plan, shipped)
-        message.content = completed[id(original)]
-        message.metadata.group_id = f"{round_number}/{phase.name}"
-    order = {node: site for site, node in federation.nodes.items()}
-    messages.sort(key=lambda message: order[message.metadata.dst_node_id])
-    wanted = {name: model[name] for name in trained}
-    expected = Expected(federation.run_id, round_number, phase.name, wanted)
-    return Dispatch(phase, strategy, messages, expected)
+            completed[id(original)] = original, complete_instruction(original, plan, shipped)
+        message.content = completed[id(original)][1]
+        message.metadata.group_id = f"{plan.round}/{plan.phase.name}"
 
 
 def collect(
     federation: Federation, dispatches: Sequence[Dispatch]
-) -> list[tuple[list[Admitted], list[Refused]]]:
-    """Send all phases' messages at once and admit each phase's replies, sorted by site."""
+) -> tuple[list[tuple[list[Admitted], list[Refused]]], list[Refused]]:
+    """Send all phases' messages at once and admit each phase's replies, sorted by site.
+
+    The second list holds replies that nobody was asked for, or that another node was.
+    """
     everything = [message for part in dispatches for message in part.messages]
     replies = list(federation.grid.send_and_receive(everything, timeout=federation.timeout))
     asked = {
@@ -117,12 +153,20 @@ def collect(
     }
     order = {node: site for site, node in federation.nodes.items()}
     grouped: list[list[tuple[int, Message]]] = [[] for _ in dispatches]
+    strangers = []
     for reply in replies:
-        known = asked.get(reply.metadata.reply_to_message_id)
-        if known is not None:
-            part, message = known
+        sender = reply.metadata.src_node_id
+        part, message = asked.get(reply.metadata.reply_to_message_id, (0, None))
+        if message is None:
+            reason = f"node {sender} answers a message that was not sent in this round"
+            strangers.append(Refused(order.get(sender, NOBODY), "asked", reason))
+        elif reply.has_content() and sender != message.metadata.dst_node_id:
+            reason = f"node {sender} answers for node {message.metadata.dst_node_id}"
+            strangers.append(Refused(order.get(sender, NOBODY), "asked", reason))
+        else:
             grouped[part].append((order[message.metadata.dst_node_id], reply))
-    return [admit(found, part.expected) for found, part in zip(grouped, dispatches, strict=True)]
+    pairs = zip(grouped, dispatches, strict=True)
+    return [admit(found, part.expected) for found, part in pairs], strangers
 
 
 def check_quorum(
@@ -133,10 +177,11 @@ def check_quorum(
 ) -> None:
     """Raise :class:`QuorumError` with the offenders if too few replies count."""
     asked = len(part.messages)
-    needed = max(1, int(np.ceil(federation.quorum * asked))) if asked else 0
+    # 0.07 · 100 is 7.000000000000001 in floating point and still means 7.
+    needed = max(1, math.ceil(federation.quorum * asked - 1e-9)) if asked else 0
     if len(admitted) >= needed:
         return
-    silent = asked - len(admitted) - len(refused)
+    silent = asked - len({item.site for item in admitted} | {item.site for item in refused})
     reasons = "\n".join(f"  site {r.site} ({r.rule}): {r.reason.strip()}" for r in refused[:3])
     raise QuorumError(
         f"round {part.expected.round}, phase '{part.phase.name}': {len(admitted)} of {asked} "
@@ -151,23 +196,38 @@ def aggregate(
     """Let the strategy aggregate the admitted replies, and check what it made of them."""
     messages = [item.message for item in admitted]
     # Before aggregation: some stock strategies empty the replies as they go.
-    bytes_up = sum(_size(message.content) for message in messages)
-    record, metrics = part.strategy.aggregate_train(part.expected.round, messages)
+    bytes_down, bytes_up = _bytes(part.messages), _bytes(messages)
+    where = f"round {part.expected.round}, phase '{part.phase.name}'"
+    try:
+        answer = part.strategy.aggregate_train(part.expected.round, messages)
+    except AppExitException as error:
+        name = type(part.strategy).__name__
+        raise AdmissionError(f"{where}: {name} cannot aggregate the replies: {error}") from error
+    record, metrics = answer if answer is not None else (None, None)
     arrays = arrays_of(record) if record is not None else {}
     return PhaseResult(
         phase=part.phase,
-        arrays={name: _conform(part, name, values) for name, values in arrays.items()},
-        metrics={key: float(value) for key, value in (metrics or {}).items()},  # type: ignore[arg-type]
+        arrays={name: _conform(part, where, name, values) for name, values in arrays.items()},
+        metrics=plain_metrics(metrics, where),
         sites=tuple(item.site for item in admitted),
         refused=tuple(refused),
-        bytes_down=sum(_size(message.content) for message in part.messages),
+        bytes_down=bytes_down,
         bytes_up=bytes_up,
     )
 
 
-def _conform(part: Dispatch, name: str, values: np.ndarray) -> np.ndarray:
+def plain_metrics(record: MetricRecord | None, where: str) -> dict[str, float]:
+    """Return a strategy's metrics as numbers; raises :class:`ConfigError` for a list of them."""
+    found: dict[str, float] = {}
+    for key, value in (record or {}).items():
+        if isinstance(value, list):
+            raise ConfigError(f"{where}: the strategy's metric '{key}' is a list, not a number")
+        found[key] = float(value)
+    return found
+
+
+def _conform(part: Dispatch, where: str, name: str, values: np.ndarray) -> np.ndarray:
     """Keep the model's type and shape (some stock strategies return float64), and finite."""
-    where = f"round {part.expected.round}, phase '{part.phase.name}'"
     wanted = part.expected.arrays.get(name)
     if wanted is None:
         raise AdmissionError(f"{where}: the strategy returned array '{name}', not trained here")
@@ -176,19 +236,33 @@ def _conform(part: Dispatch, name: str, values: np.ndarray) -> np.ndarray:
             f"{where}: the strategy returned '{name}' as {values.shape}, "
             f"the model has {wanted.shape}"
         )
-    if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
-        raise AdmissionError(
-            f"{where}: the aggregate of '{name}' is not finite; round not committed"
-        )
+    fits = np.isfinite(values).all()
     if np.issubdtype(wanted.dtype, np.integer) and np.issubdtype(values.dtype, np.inexact):
         values = np.rint(values)
-    return np.asarray(values.astype(wanted.dtype, copy=False), order="C")
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = np.asarray(values.astype(wanted.dtype, copy=False), order="C")
+    # A finite float64 may be beyond what the model's type holds.
+    if not fits or not np.isfinite(cast).all():
+        raise AdmissionError(
+            f"{where}: the aggregate of '{name}' is not finite as {wanted.dtype}; "
+            "round not committed"
+        )
+    return cast
+
+
+def _bytes(messages: Sequence[Message]) -> int:
+    """Bytes of the arrays of messages; a content that a broadcast shares is measured once."""
+    known: dict[int, int] = {}
+    for message in messages:
+        if id(message.content) not in known:
+            known[id(message.content)] = _size(message.content)
+    return sum(known[id(message.content)] for message in messages)
 
 
 def _size(content: RecordDict) -> int:
     """Bytes of the arrays of a message, without encoding them."""
     return sum(
-        int(np.prod(array.shape, dtype=np.int64)) * np.dtype(array.dtype).itemsize
+        math.prod(array.shape) * np.dtype(array.dtype).itemsize
         for record in content.values()
         if isinstance(record, ArrayRecord)
         for array in record.values()

@@ -2,59 +2,124 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from fedalt.build import TaskCache
-from fedalt.cli.show import Bars, bars, console, print_json, print_table
+from fedalt.cli.bars import Bars, Lines, bars
+from fedalt.cli.facts import FIGURES, left_to_do
+from fedalt.cli.show import console, print_json, print_table
 from fedalt.runs.files import write_json
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.plan import amount
-from fedalt.runs.report import Finished, finished, stored_tables, write_report
+from fedalt.runs.report import Finished, Table, finished, stored_tables, write_report
 from fedalt.runs.simulate import simulate
 
 
 def execute(folder: RunFolder, tasks: TaskCache, bar: bool) -> None:
-    """Run what is not finished of a run and its variants, then write the report."""
+    """Run what is not finished of a run and its variants, then write the report.
+
+    What ends it early gains a note with the command that goes on.
+    """
+    go_on = f"fedalt runs resume {shlex.quote(str(folder.path))}"
+    try:
+        _execute(folder, tasks, bar)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"go on with: {go_on}") from None
+    except Exception as error:
+        error.add_note(f"what was committed is kept; once the cause is mended: {go_on}")
+        raise
+
+
+def _execute(folder: RunFolder, tasks: TaskCache, bar: bool) -> None:
     config = folder.config()
     compared: dict[str, dict[str, Any]] = config["compared"]
     runs: dict[str, Finished] = {}
     with bars(bar) as drawn:
         runs["main"] = _one(folder, config, tasks, drawn, config["name"])
-        for name, variant in compared.items():
-            place = folder.variant(name)
-            if not (place.path / "config.json").exists():
-                place.create({**variant, "compared": {}})
-            runs[name] = _one(place, variant, tasks, drawn, f"  {name}")
-    if config["report"]:
-        with console(stderr=True).status("writing the report") if bar else nullcontext():
-            report = write_report(folder, config["report"], tasks(config["task"]), runs)
-        figures = [str(path.relative_to(folder.path)) for path in report.figures]
-        write_json(folder.report / "figures.json", figures)
+        if not left_to_do(folder, config):
+            return
+        with _held(folder):
+            for name, variant in compared.items():
+                place = folder.variant(name)
+                if not (place.path / "config.json").exists():
+                    place.create({**variant, "compared": {}})
+                runs[name] = _one(place, variant, tasks, drawn, f"  {name}")
+            if config["report"]:
+                _report(folder, config, tasks, runs, bar)
+
+
+def _report(
+    folder: RunFolder,
+    config: dict[str, Any],
+    tasks: TaskCache,
+    runs: dict[str, Finished],
+    bar: bool,
+) -> None:
+    shown = bar and sys.stderr.isatty()
+    with console(stderr=True).status("writing the report") if shown else nullcontext():
+        report = write_report(folder, config["report"], tasks(config["task"]), runs)
+    figures = [str(path.relative_to(folder.path)) for path in report.figures]
+    write_json(folder.report / FIGURES, figures)
+
+
+@contextmanager
+def _held(folder: RunFolder) -> Iterator[None]:
+    """Hold a run whose rounds are done while its variants and its report are made."""
+    with folder.lock():
+        folder.set_status("running")
+        try:
+            yield
+        except BaseException as error:
+            folder.set_status(
+                "stopped" if isinstance(error, KeyboardInterrupt) else "failed",
+                error=f"{type(error).__name__}: {error}",
+                exit_code=getattr(error, "exit_code", 1),
+            )
+            raise
+        folder.set_status("finished", round=(folder.result() or {}).get("round"))
 
 
 def show_result(folder: RunFolder, as_json: bool) -> None:
     """Show a finished run: tables, hash, folder."""
     result = folder.result() or {}
-    tables = stored_tables(folder)
+    tables = stored_tables(folder) or [_metrics(result)]
     if as_json:
         rows = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         print_json({"folder": str(folder.path), **result, "tables": rows})
         return
     for table in tables:
         print_table(table)
-    out = console()
-    out.print(
-        f"{result['round']} rounds in {result['seconds']} s, "
-        f"{amount(result['bytes_up'])} up, {amount(result['bytes_down'])} down",
-        highlight=False,
+        print()
+    count = result["round"]
+    print(
+        f"{count} round{'' if count == 1 else 's'} in {result['seconds']} s, "
+        f"{amount(result['bytes_up'])} up, {amount(result['bytes_down'])} down"
     )
-    out.print(f"weights sha256 {result['weights_sha256']}", highlight=False)
-    out.print(f"folder  {folder.path}", highlight=False, soft_wrap=True)
+    print(f"weights sha256 {result['weights_sha256']}")
+    print(f"folder  {folder.path}")
+    if folder.report.is_dir():
+        print(f"report  {folder.report} ({', '.join(_kinds(folder))})")
+
+
+def _metrics(result: dict[str, Any]) -> Table:
+    """A run without a report shows its last metrics."""
+    rows = tuple(sorted(result.get("metrics", {}).items()))
+    return Table("metrics after the last round", ("metric", "value"), rows)
+
+
+def _kinds(folder: RunFolder) -> list[str]:
+    tables = len(list(folder.report.glob("table-*.csv")))
+    pictures = len(list(folder.report.glob("*.png")))
+    counts = ((tables, "table"), (pictures, "picture"))
+    return [f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in counts if n] or ["empty"]
 
 
 def _one(
-    folder: RunFolder, config: dict[str, Any], tasks: TaskCache, drawn: Bars, label: str
+    folder: RunFolder, config: dict[str, Any], tasks: TaskCache, drawn: Bars | Lines, label: str
 ) -> Finished:
     if folder.result() is None:
         simulate(config, folder, tasks, [drawn.sink(label, config["watch"])])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedalt.errors import ConfigError
+from fedalt.cli.parser import add_scenario
+from fedalt.errors import ConfigError, nearest
 from fedalt.scenario import find_scenario
 
 EPILOG = """\
@@ -15,49 +17,73 @@ examples:
   fedalt plan federated_pca --plot plan.png
   fedalt plan fedavg_mnist task.clients=100 rounds=50 --json
 
-Nothing is trained. Conditions on metrics, which only a run measures, count as not yet true,
-so a schedule with 'until' is shown at its longest."""
+Nothing is trained, and nothing but the picture is written. Conditions on
+metrics, which only a run measures, count as not yet true, so a schedule with
+'until' is shown at its longest."""
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "plan",
-        help="show what a run would do: timeline, who is touched how often, bytes",
-        description="Show a scenario's schedule before it runs: a timeline, how often each "
-        "site's data is touched, and the bytes that travel.",
+        help="what a run would do: timeline, visits to sites, bytes",
+        description="Show a scenario's schedule before it runs: a timeline, how often each site's\n"
+        "data is touched, and the bytes that travel.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("scenario", help="a name (see: fedalt scenarios) or a folder")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    add_scenario(command)
     command.add_argument("--plot", metavar="FILE", help="draw the timeline into a PNG, SVG or PDF")
     command.add_argument("--json", action="store_true", help="print as JSON")
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Preview a scenario's schedule."""
+    picture = _picture(arguments.plot)
     config = find_scenario(arguments.scenario).config(arguments.overrides)
     from fedalt.alternation import text_timeline
-    from fedalt.cli.show import console, print_json, print_table
+    from fedalt.build import TaskCache
+    from fedalt.cli.preflight import check_run
+    from fedalt.cli.show import console, print_json, print_notes, print_table
     from fedalt.runs.plan import estimate, preview_of
 
-    preview, model = preview_of(config)
+    tasks = TaskCache()
+    check_run(config, tasks)
+    preview, model = preview_of(config, tasks)
     costs = estimate(preview, model)
-    if arguments.plot:
+    if picture is not None:
         from fedalt.alternation.plot import draw_timeline
 
         try:
-            drawn = draw_timeline(preview, Path(arguments.plot), config["name"])
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--plot {arguments.plot} cannot be drawn: {error}") from error
+            draw_timeline(preview, picture, config["name"])
+        except OSError as error:
+            raise ConfigError(f"--plot {picture}: cannot be written ({error.strerror})") from error
     if arguments.json:
         print_json(costs.to_dict())
         return 0
-    print(text_timeline(preview, most_sites=12))
+    width = min(console().width, 100)
+    print(text_timeline(replace(preview, notes=()), width=width, most_sites=12))
+    print_notes([f"note: {note}" for note in preview.notes])
     for table in costs.tables():
+        print()
         print_table(table)
-    if arguments.plot:
-        console().print(f"picture  {drawn}", highlight=False, soft_wrap=True)
+    if picture is not None:
+        print(f"\npicture  {picture}")
     return 0
+
+
+def _picture(text: str | None) -> Path | None:
+    """Check where a picture shall go, before anything long begins."""
+    if text is None:
+        return None
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES:
+        hint = nearest(path.suffix, PICTURES) if path.suffix else f" (use {', '.join(PICTURES)})"
+        raise ConfigError(f"--plot {text}: unknown kind of picture '{path.suffix}'{hint}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--plot {text}: there is no folder '{path.parent}'; make it first")
+    if path.is_dir():
+        raise ConfigError(f"--plot {text}: that is a folder; name a file in it")
+    return path

@@ -1,43 +1,85 @@
-"""What the terminal shows: tables, a progress bar, JSON for machines."""
+"""What the terminal shows: tables, notes, JSON for machines."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from fedalt.runs.events import Event, Sink
 from fedalt.runs.report import Table
 
+WIDE = 140
+"""Columns of output that is no terminal: enough for whole tables."""
 
-def console(stderr: bool = False) -> Console:
-    """Return a console; output that is no terminal is wide enough for whole tables."""
+
+class _Console(Console):
+    """A console that leaves a pipe closed by its reader to :func:`fedalt.cli.main.main`."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+def console(stderr: bool = False, least: int = 0) -> Console:
+    """Return a console as wide as its terminal, or as COLUMNS says, or :data:`WIDE`."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else 140, soft_wrap=False)
+    asked = os.environ.get("COLUMNS", "")
+    width = None if stream.isatty() else int(asked) if asked.isdigit() and int(asked) else WIDE
+    made = _Console(stderr=stderr, width=width, highlight=False, markup=False)
+    if made.width < least:
+        made.width = least
+    return made
 
 
 def print_json(data: Any) -> None:
-    """Print plain data as JSON."""
-    print(json.dumps(data, indent=2, sort_keys=True))
+    """Print plain data as strict JSON: a number that is not finite becomes null."""
+    print(json.dumps(_finite(data), indent=2, sort_keys=True, allow_nan=False))
 
 
 def print_table(table: Table) -> None:
-    """Print a report's table with its notes."""
-    rich = RichTable(title=table.title, title_justify="left", title_style="bold", expand=False)
+    """Print a report's table with its notes.
+
+    Cells break between words only: half a number would read as another number. A table whose
+    words need more than the terminal is printed as wide as they need.
+    """
+    rich = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    needed = 0
     for i, column in enumerate(table.columns):
-        rich.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        texts = [cell(row[i]) for row in table.rows]
+        least = max(map(len, " ".join([column, *texts]).split()), default=1)
+        words = i == 0 or any(_is_words(row[i]) for row in table.rows)
+        rich.add_column(column, justify="left" if words else "right", min_width=least)
+        needed += least + 3
     for row in table.rows:
         rich.add_row(*(cell(value) for value in row))
-    out = console()
+    out = console(least=needed)
+    # Not the table's own title: that would wrap at the table's width.
+    out.print(table.title, style="bold", soft_wrap=True)
     out.print(rich)
-    for note in table.notes:
-        out.print(f"  {note}", markup=False, highlight=False)
+    print_notes(table.notes)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print notes, wrapped to the width with their later lines set in."""
+    width = max(20, console().width - 1)
+    for note in notes:
+        print(
+            textwrap.fill(
+                note,
+                width,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
 
 
 def cell(value: object) -> str:
@@ -51,47 +93,16 @@ def cell(value: object) -> str:
     return str(value)
 
 
-class Bars:
-    """A progress bar for each run of a simulation, fed by the event log."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def sink(self, label: str, watch: Sequence[str] = ()) -> Sink:
-        """Return a sink that draws one run; ``watch`` names the metric to show beside it."""
-        bar = self._progress.add_task(label, total=None, note="")
-
-        def hear(event: Event) -> None:
-            if event["event"] == "begin":
-                self._progress.update(bar, total=event["rounds"], completed=event["round"])
-            elif event["event"] == "round":
-                note = next(
-                    (f"{w}={cell(event['metrics'][w])}" for w in watch if w in event["metrics"]), ""
-                )
-                phases = "+".join(event["phases"])
-                self._progress.update(bar, completed=event["round"], note=f"{phases} {note}")
-            elif event["event"] == "end":
-                self._progress.update(
-                    bar,
-                    total=event["round"],
-                    completed=event["round"],
-                    note=f"{event['seconds']} s",
-                )
-
-        return hear
+def _is_words(value: object) -> bool:
+    """Say whether a value is a text that does not begin as a number does."""
+    return isinstance(value, str) and bool(value) and not (value[0].isdigit() or value[0] in "–-+")
 
 
-@contextmanager
-def bars(enabled: bool) -> Iterator[Bars]:
-    """Draw progress bars on standard error while the body runs."""
-    columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("rounds"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    progress = Progress(*columns, console=console(stderr=True), disable=not enabled)
-    with progress:
-        yield Bars(progress)
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fedalt.build import TaskCache
+from fedalt.cli.parser import add_scenario
 from fedalt.config import variant_overrides
-from fedalt.runs.folder import RunFolder, new_name
-from fedalt.scenario import find_scenario
+from fedalt.errors import ConfigError
+from fedalt.scenario import Scenario, find_scenario
 
 EPILOG = """\
 examples:
@@ -17,10 +17,26 @@ examples:
   fedalt simulate federated_pca task.clients=50 seed=3
   fedalt simulate federated_pca task.data=synthetic compare=[]
   fedalt simulate fedavg_mnist task.partition=pathological rounds=30
-  fedalt simulate fedavg_mnist strategy._target_=flwr.serverapp.strategy.FedMedian
+  fedalt simulate fedavg_mnist \\
+    strategy._target_=flwr.serverapp.strategy.FedMedian
+  fedalt simulate ./my_scenario         a folder with your own scenario.yaml
 
-Every setting of the scenario's YAML can be overridden as key=value (Hydra's grammar).
-The run writes one folder beneath out=runs; fedalt runs show NAME shows it again."""
+settings (all of a scenario's: fedalt scenarios NAME):
+  rounds=N seed=N                       at most so many rounds; the run's seed
+  task.KEY=… phases.NAME.KEY=…          what is learnt; what a phase does
+  'schedule={chain: [a, b]}'            another schedule: it replaces the whole
+  'phases.NAME.clients={mode: poisson, rate: 0.3}'
+                                        other mappings are merged
+  +phases.NAME.params.KEY=… ~KEY        add what the YAML lacks; take away
+  compare=[] compare=[NAME]             without, or with some of, the variants
+  quorum=0.8                            share of replies that must count
+  evaluate.clients_every=5              clients judge the model too
+  engine.device=cuda                    where kernels compute
+  out=FOLDER tensorboard=true progress=false
+
+The run writes one folder beneath out=runs, and nothing if it cannot begin.
+fedalt runs show NAME shows it again; after Ctrl-C or a crash, fedalt runs
+resume NAME ends on the weights it would have had."""
 
 
 def add_to(commands: Any) -> None:
@@ -28,41 +44,60 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser(
         "simulate",
         help="run a scenario on this machine",
-        description="Run a scenario's federation in this process: a Flower ServerApp, "
-        "ClientApp and strategy on the local engine.",
+        description="Run a scenario's federation in this process: a Flower ServerApp, ClientApp\n"
+        "and strategy on the local engine.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("scenario", help="a name (see: fedalt scenarios) or a folder")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change")
+    add_scenario(command)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate and show the result."""
     scenario = find_scenario(arguments.scenario)
-    config = scenario.config(arguments.overrides)
-    folder = _free_folder(Path(config["out"]), new_name(config["name"], config["seed"]))
-    planned = {
-        name: scenario.config(
-            [*arguments.overrides, *variant_overrides(config, name), "compare=[]"]
-        )
-        for name in config["compare"]
-    }
+    config = with_variants(scenario, arguments.overrides)
+    from fedalt.build import TaskCache
     from fedalt.cli.execute import execute, show_result
+    from fedalt.cli.preflight import check_run
+    from fedalt.runs.folder import RunFolder, new_name
 
     tasks = TaskCache()
-    tasks(config["task"])  # bad data or settings end here, before any folder is made
-    folder.create({**config, "compared": planned})
+    check_run(config, tasks)
+    name = new_name(config["name"], config["seed"])
+    folder = RunFolder(_claim(Path(config["out"]), name))
+    folder.create(config)
     execute(folder, tasks, bar=config["progress"] and not arguments.json)
     show_result(folder, as_json=arguments.json)
     return 0
 
 
-def _free_folder(root: Path, name: str) -> RunFolder:
-    """Two runs begun in the same second get different folders."""
-    candidate, number = root / name, 2
-    while candidate.exists():
-        candidate, number = root / f"{name}-{number}", number + 1
-    return RunFolder(candidate)
+def with_variants(scenario: Scenario, overrides: list[str]) -> dict[str, Any]:
+    """Resolve a scenario, and the variants that it is compared with under ``compared``."""
+    config = scenario.config(overrides)
+    planned = {}
+    for name in config["compare"]:
+        changes = [*overrides, *variant_overrides(config, name), "compare=[]"]
+        try:
+            planned[name] = scenario.config(changes)
+        except ConfigError as error:
+            raise ConfigError(f"variant '{name}': {error}") from error
+    return {**config, "compared": planned}
+
+
+def _claim(root: Path, name: str) -> Path:
+    """Make the run's folder; two runs begun in the same second get different ones."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = root / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise ConfigError(
+            f"out={root}: no run can be kept there ({error.strerror}); name another place"
+        ) from error

@@ -112,7 +112,8 @@ class LocalGrid(Grid):
         batch = list(messages)
         if timeout is None:
             return self.pull_messages(self.push_messages(batch))
-        end, replies = time.monotonic() + timeout, []
+        end = time.monotonic() + timeout
+        replies: list[Message] = []
         for message in batch:
             if time.monotonic() > end:
                 break

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedalt.wire.arrays import arrays_of, record_of
@@ -17,8 +17,8 @@ STATE = "fedalt.state"
 
 def export_state(context: Context) -> dict[str, np.ndarray]:
     """Return the node's persistent arrays, read-only; empty if it holds none."""
-    record = context.state.array_records.get(STATE)
-    return arrays_of(record) if record is not None else {}
+    record = context.state.get(STATE)
+    return arrays_of(record) if isinstance(record, ArrayRecord) else {}
 
 
 def import_state(context: Context, arrays: Mapping[str, np.ndarray]) -> None:
@@ -35,10 +35,10 @@ def guarded(run: Callable[[], Message], message: Message, context: Context) -> M
     The reply holds the whole trace: in this process the reader is the author of the code.
     An engine that reaches real sites must not send the text, which can hold data.
     """
-    before = RecordDict(dict(context.state.items()))
+    before = {key: record.copy() for key, record in context.state.items()}
     try:
         return run()
     except Exception as error:
-        context.state = before
+        context.state = RecordDict(before)
         reason = "".join(traceback.format_exception(error))
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -55,9 +56,16 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, keep: int = 2) -> Path:
     path = folder / f"round-{snapshot.round:06d}.safetensors"
     contiguous = {name: np.asarray(values, order="C") for name, values in arrays.items()}
     write_atomic(path, save(contiguous, metadata=header))
-    for old in sorted(folder.glob("round-*.safetensors"))[:-keep]:
-        old.unlink()
+    _prune(folder, path, keep)
     return path
+
+
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    """Keep the newest ``keep``; later ones were passed over as damaged when the run resumed."""
+    found = sorted(folder.glob("round-*.safetensors"))
+    place = found.index(newest)
+    for old in found[: max(0, place + 1 - keep)] + found[place + 1 :]:
+        old.unlink()
 
 
 def read_checkpoint(path: Path) -> Snapshot:
@@ -84,7 +92,7 @@ def read_checkpoint(path: Path) -> Snapshot:
 
 def newest_checkpoint(folder: Path) -> tuple[Snapshot | None, list[str]]:
     """Return the newest sound checkpoint, and a note for each damaged one passed over."""
-    notes = []
+    notes: list[str] = []
     for path in sorted(folder.glob("round-*.safetensors"), reverse=True):
         try:
             return read_checkpoint(path), notes
@@ -99,12 +107,17 @@ def _digest(number: int, facts: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 def _flatten(snapshot: Snapshot) -> Named:
     groups: list[tuple[str, Mapping[str, np.ndarray]]] = [("model", snapshot.model)]
-    groups += [(f"bank:{branch}", arrays) for branch, arrays in snapshot.bank.items()]
+    groups += [(f"bank:{_quoted(branch)}", a) for branch, a in snapshot.bank.items()]
     groups += [(f"client:{site}", arrays) for site, arrays in snapshot.clients.items()]
-    groups += [(f"strategy:{name}", arrays) for name, arrays in snapshot.strategies.items()]
+    groups += [(f"strategy:{_quoted(name)}", a) for name, a in snapshot.strategies.items()]
     return {
         f"{group}|{name}": values for group, arrays in groups for name, values in arrays.items()
     }
+
+
+def _quoted(label: str) -> str:
+    """Hide the separator in names that users chose."""
+    return label.replace("%", "%25").replace("|", "%7C")
 
 
 def _unflatten(number: int, facts: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Snapshot:
@@ -117,6 +130,7 @@ def _unflatten(number: int, facts: dict[str, Any], arrays: Mapping[str, np.ndarr
     for key, values in arrays.items():
         group, _, name = key.partition("|")
         kind, _, label = group.partition(":")
+        label = unquote(label)
         if kind == "model":
             model[name] = values
         elif kind == "bank":

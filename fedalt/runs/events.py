@@ -24,8 +24,9 @@ class EventLog:
     def __init__(self, path: Path, offset: int | None = None, sinks: Sequence[Sink] = ()) -> None:
         self._file = path.open("ab")
         if offset is not None:
-            self._file.truncate(offset)
-            self._file.seek(offset)
+            # A log that was lost or cut meanwhile is not filled up with zeros.
+            self._file.truncate(min(offset, self._file.tell()))
+            self._file.seek(0, os.SEEK_END)
         self._sinks = list(sinks)
 
     def emit(self, event: str, **facts: Any) -> None:
@@ -42,9 +43,11 @@ class EventLog:
         return self._file.tell()
 
     def close(self) -> None:
-        """Flush and close."""
-        self.sync()
-        self._file.close()
+        """Flush and close; on a full disk it raises, and is closed all the same."""
+        try:
+            self.sync()
+        finally:
+            self._file.close()
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

@@ -23,12 +23,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fedalt.errors import CheckpointError, ConfigError
 from fedalt.runs.files import write_json
 
 PACKAGES = ("fedalt", "flwr", "torch", "opacus", "grpcio", "numpy", "hydra-core", "protobuf")
+
+_ATTEMPTS = 10
+"""How often a lock is tried for before it counts as taken."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,17 @@ class RunFolder:
 
         Raises :class:`ConfigError` if a run lies there already or the place is read-only.
         """
-        if (self.path / "config.json").exists():
-            raise ConfigError(
-                f"{self.path} already holds a run; name another folder with out=…, "
-                f"or take it up with: fedalt runs resume {self.path}"
-            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_json(self.path / "config.json", config)
-            write_json(self.path / "environment.json", _environment())
+            # Of two runs that choose one name at the same time, the lock lets one have it.
+            with self.lock():
+                if (self.path / "config.json").exists():
+                    raise ConfigError(
+                        f"{self.path} already holds a run; name another folder with out=…, "
+                        f"or take it up with: fedalt runs resume {self.path}"
+                    )
+                write_json(self.path / "environment.json", _environment())
+                write_json(self.path / "config.json", config)
         except OSError as error:
             raise ConfigError(
                 f"the run folder {self.path} cannot be written ({error.strerror}); "
@@ -104,16 +109,20 @@ class RunFolder:
             return {"state": "new"}
         status: dict[str, Any] = json.loads(path.read_text())
         if status["state"] == "running" and not self.locked():
-            status["state"] = "interrupted"
+            status["state"] = "finished" if self.result() is not None else "interrupted"
         return status
 
     def locked(self) -> bool:
         """Say whether a process holds the run."""
         try:
-            with self.lock():
-                return False
-        except CheckpointError:
+            # For reading and shared: others may look at the same time, a read-only disk too.
+            with (self.path / ".lock").open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
             return True
+        return False
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -122,10 +131,7 @@ class RunFolder:
         Raises :class:`CheckpointError` if another process holds it.
         """
         with (self.path / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise CheckpointError(f"run {self.path} is in use by another process") from error
+            _acquire(handle, f"run {self.path} is in use by another process")
             yield
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -139,10 +145,23 @@ class RunFolder:
         return data
 
 
+def _acquire(handle: IO[Any], refusal: str) -> None:
+    """Lock an open file, or raise :class:`CheckpointError`."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if attempt == _ATTEMPTS - 1:
+                raise CheckpointError(refusal) from error
+        # Someone who only asks for the status holds it for a moment.
+        time.sleep(0.02)
+
+
 def list_runs(root: Path) -> list[RunFolder]:
-    """Return the runs directly beneath a folder, oldest first."""
+    """Return the runs directly beneath a folder, oldest first; those of one moment by name."""
     found = [RunFolder(path.parent) for path in root.glob("*/config.json")]
-    return sorted(found, key=lambda run: (run.path / "config.json").stat().st_mtime)
+    return sorted(found, key=lambda run: ((run.path / "config.json").stat().st_mtime, run.name))
 
 
 def new_name(scenario: str, seed: int) -> str:

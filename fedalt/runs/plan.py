@@ -78,9 +78,7 @@ class Costs:
         up = sum(cost.bytes_up for cost in self.phases)
         total = ("all", "", "", self.rounds, sum(c.site_rounds for c in self.phases))
         columns = ("phase", "kernel", "trains", "rounds", "site-rounds", "down", "up")
-        phases = Table(
-            "work and bytes", columns, (*rows, (*total, amount(down), amount(up)))
-        )
+        phases = Table("work and bytes", columns, (*rows, (*total, amount(down), amount(up))))
         touched = Table(
             "how often a site's data is touched",
             ("block", "modality", "task", "sites", "least", "mean", "most"),
@@ -92,16 +90,16 @@ class Costs:
         return phases, touched
 
 
-def preview_of(config: Mapping[str, Any]) -> tuple[Preview, dict[str, np.ndarray]]:
+def preview_of(
+    config: Mapping[str, Any], tasks: TaskCache | None = None
+) -> tuple[Preview, dict[str, np.ndarray]]:
     """Preview a configuration's schedule; return it with the model before the first round."""
-    task = TaskCache()(config["task"])
+    task = (tasks or TaskCache())(config["task"])
     seeds = Seeds(config["seed"])
     model = task.initial_arrays(seeds.at("initial"))
     blocks = BlockMap.of(model, task.blocks)
     schedule = parse_schedule(config["phases"], config["schedule"])
-    preview = preview_schedule(
-        schedule, seeds.at("schedule"), task.sites, config["rounds"], blocks
-    )
+    preview = preview_schedule(schedule, seeds.at("schedule"), task.sites, config["rounds"], blocks)
     return preview, model
 
 
@@ -150,8 +148,9 @@ def _touches(key: tuple[str, str, str], cell: Mapping[int, int], sites: int) -> 
 
 def amount(number: float) -> str:
     """Write a number of bytes with three digits and a unit (powers of 1000)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return ""
+    units = iter(("B", "kB", "MB", "GB", "TB", "PB"))
+    unit = next(units)
+    # 999.5 would be written 1000: it is 1.00 of the next unit.
+    while number >= (1000 if unit == "B" else 999.5) and unit != "PB":
+        number, unit = number / 1000, next(units)
+    return f"{number:.0f} B" if unit == "B" else f"{number:#.3g}".rstrip(".") + f" {unit}"

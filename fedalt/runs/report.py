@@ -83,6 +83,8 @@ def write_report(
     writer: Writer = getattr(importlib.import_module(module), name)
     folder.report.mkdir(parents=True, exist_ok=True)
     report = writer(task, runs, folder.report)
+    for stale in folder.report.glob("table-*"):
+        stale.unlink()
     for index, table in enumerate(report.tables):
         _store(folder.report, index, table)
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fedalt.runs.events import Event, Sink
@@ -24,12 +25,19 @@ class TensorBoardSink:
         # Imported here: it costs more than a second, and most runs do not ask for it.
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder.path / "tensorboard"))
+        self._open = partial(SummaryWriter, str(folder.path / "tensorboard"))
+        self._writer: Any = None
 
     def __call__(self, event: Event) -> None:
-        """Write a round's metrics; flush at the end of the run."""
-        if event["event"] == "round":
+        """Write a round's metrics; rounds that a resumed run tells again replace the former."""
+        if event["event"] == "begin":
+            self._writer = self._open(purge_step=event["round"] + 1)
+        elif self._writer is None:
+            return
+        elif event["event"] == "round":
             for name, value in event["metrics"].items():
                 self._writer.add_scalar(name, value, event["round"])
-        elif event["event"] in ("committed", "end"):
+        elif event["event"] == "committed":
             self._writer.flush()
+        elif event["event"] == "end":
+            self._writer.close()

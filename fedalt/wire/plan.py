@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fedalt.alternation.phase import Phase, Scalar, View
-from fedalt.errors import WireError
+from fedalt.errors import ScheduleError, WireError
 from fedalt.wire.v1 import plan_pb2
 from fedalt.wire.version import MAJOR, MINOR, check_version
 
@@ -53,11 +53,15 @@ def _known_part(data: bytes) -> RoundPlan:
     except Exception as error:
         raise WireError(f"the round plan cannot be read: {error}") from error
     check_version(message.major, message.minor, "the round plan")
+    try:
+        phase = _phase_from_proto(message.phase)
+    except ScheduleError as error:
+        raise WireError(f"the round plan holds no sound phase: {error}") from error
     return RoundPlan(
         run_id=message.run_id,
         round=message.round,
         seed=message.seed,
-        phase=_phase_from_proto(message.phase),
+        phase=phase,
         returns=tuple(message.returns),
     )
 

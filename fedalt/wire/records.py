@@ -77,8 +77,7 @@ def read_instruction(content: RecordDict) -> Instruction:
 
     Raises :class:`WireError` if the plan is missing, unreadable or of another major version.
     """
-    ours = content.config_records.get(OURS)
-    data = ours.get("plan") if ours is not None else None
+    data = _ours(content, "plan")
     if not isinstance(data, bytes):
         raise WireError("the instruction holds no round plan; is the server a fedalt server?")
     arrays: dict[str, np.ndarray] = {}
@@ -92,6 +91,11 @@ def read_instruction(content: RecordDict) -> Instruction:
         if isinstance(value, bool | int | float | str)
     }
     return Instruction(decode_plan(data), arrays, extras)
+
+
+def _ours(content: RecordDict, key: str) -> object:
+    record = content.get(OURS)
+    return record.get(key) if isinstance(record, ConfigRecord) else None
 
 
 def make_reply(
@@ -109,18 +113,33 @@ def make_reply(
 
 def read_reply(content: RecordDict) -> Reply:
     """Decode a reply; raises :class:`WireError` for whatever does not follow the contract."""
-    ours = content.config_records.get(OURS)
-    data = ours.get("report") if ours is not None else None
+    data = _ours(content, "report")
     if not isinstance(data, bytes):
         raise WireError("the reply holds no client report; is the sender a fedalt client?")
-    if len(content.array_records) != 1 or len(content.metric_records) != 1:
+    arrays, metrics = read_records(content)
+    return Reply(decode_report(data), arrays, metrics)
+
+
+def read_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Decode the arrays and metrics that any Flower client's reply holds.
+
+    Raises :class:`WireError` unless there is one record of each, of arrays and of numbers.
+    """
+    # Not content.array_records: each look at it copies and checks every record.
+    arrays = [record for record in content.values() if isinstance(record, ArrayRecord)]
+    metrics = [record for record in content.values() if isinstance(record, MetricRecord)]
+    if len(arrays) != 1 or len(metrics) != 1:
         raise WireError(
-            f"the reply holds {len(content.array_records)} array and "
-            f"{len(content.metric_records)} metric records; exactly one of each is expected"
+            f"the reply holds {len(arrays)} array and {len(metrics)} metric records; "
+            "exactly one of each is expected"
         )
-    metrics = dict(next(iter(content.metric_records.values())))
-    for key, value in metrics.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise WireError(f"the reply's metric '{key}' is a {type(value).__name__}, not a number")
-    arrays = arrays_of(next(iter(content.array_records.values())))
-    return Reply(decode_report(data), arrays, {k: float(v) for k, v in metrics.items()})  # type: ignore[arg-type]
+    return arrays_of(arrays[0]), {key: _number(key, value) for key, value in metrics[0].items()}
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WireError(f"the reply's metric '{key}' is a {type(value).__name__}, not a number")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise WireError(f"the reply's metric '{key}' is no number of 64 bits") from error

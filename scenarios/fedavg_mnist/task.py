@@ -108,9 +108,7 @@ class DigitsTask:
     @torch.no_grad()
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Judge a model on the test images."""
-        model = self.model().eval()
-        state = {name: torch.tensor(values) for name, values in arrays.items()}
-        model.load_state_dict(state)
+        model = self._trained(arrays)
         total, correct = 0.0, 0
         for images, labels in self._test_batches:
             scores = model(images)
@@ -118,6 +116,22 @@ class DigitsTask:
             correct += int((scores.argmax(1) == labels).sum())
         count = len(self.images.test_y)
         return {"loss": total / count, "accuracy": correct / count}
+
+    @torch.no_grad()
+    def client_accuracy(self, arrays: Arrays) -> np.ndarray:
+        """Return a model's accuracy (clients,) on each client's own training images."""
+        model = self._trained(arrays)
+        found = []
+        for site in range(len(self.parts)):
+            images, labels = self.site_data(site)
+            guesses = torch.cat([model(batch).argmax(1) for batch in images.split(1000)])
+            found.append(float((guesses == labels).float().mean()))
+        return np.array(found)
+
+    def _trained(self, arrays: Arrays) -> nn.Module:
+        model = self.model().eval()
+        model.load_state_dict({name: torch.tensor(values) for name, values in arrays.items()})
+        return model
 
     @cached_property
     def _test_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -9,6 +9,7 @@ aside for the alarm threshold. The server judges on labelled records it alone ho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +30,8 @@ DATA = ("auto", "nsl_kdd", "shuttle", "synthetic")
 PARTITIONS = ("sorted", "dirichlet", "iid")
 SORT_FEATURE = {"NSL-KDD": "dst_bytes", "Shuttle": "f1", "synthetic": "heavy"}
 """The feature that makes sites unlike; for NSL-KDD the one the authors sort by."""
+AT_THRESHOLD = ("f1", "precision", "recall", "fpr")
+"""The measures that need a threshold."""
 
 
 class FederatedPCA:
@@ -36,7 +39,9 @@ class FederatedPCA:
 
     ``partition`` is ``sorted`` (equal shards of records sorted by ``feature``), ``dirichlet``
     (ten bins of the feature shared out by Dirichlet(``alpha``)) or ``iid``. ``holdout`` is the
-    share of a site's records kept aside for the threshold.
+    share of a site's records kept aside for the threshold. ``rows`` keeps only so many
+    training records, drawn at random. ``fallback`` says so where other data than the first
+    choice is used.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class FederatedPCA:
         alpha: float = 0.3,
         rank: int = 10,
         holdout: float = 0.1,
+        rows: int | None = None,
         seed: int = 0,
     ) -> None:
         if data not in DATA:
@@ -56,22 +62,28 @@ class FederatedPCA:
         if not 0.0 <= holdout < 1.0:
             raise ConfigError(f"task.holdout={holdout}: must lie in [0, 1)")
         seeds = Seeds(seed)
-        self.records: AnomalySet = _load(data, root, seeds)
+        loaded, self.fallback = _load(data, root, seeds)
+        self.records: AnomalySet = _keep(loaded, rows, seeds.at("rows").numpy())
         self.rank = rank
         manifold.check_subspace_size(self.dimension, rank)
-        name = feature or SORT_FEATURE[self.records.name]
-        values = self.records.train_x[:, self.records.column(name)]
+        self.feature = feature or SORT_FEATURE[self.records.name]
         rng = seeds.at("partition").numpy()
-        self.parts = split(partition, values, clients, alpha, rng)
+        self.parts = split(partition, self.values, clients, alpha, rng)
         self._rows = [
             _hold_out(self.records.train_x[part], holdout, seeds.at("holdout", i).numpy())
             for i, part in enumerate(self.parts)
         ]
+        _check_rank(self.records.name, rank, self.spectrum)
 
     @property
     def dimension(self) -> int:
         """The number of features d."""
         return self.records.train_x.shape[1]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The values (n,) that sites differ by: of :attr:`feature`, of all training records."""
+        return self.records.train_x[:, self.records.column(self.feature)]
 
     @cached_property
     def sites(self) -> Sequence[Site]:
@@ -110,12 +122,15 @@ class FederatedPCA:
         """Judge a model: residual ratio to central PCA, and detection on the labelled records.
 
         ``residual_ratio`` is the mean squared residual of all training records, under the
-        exact scaler, over that of central PCA: 1 is optimal. F1, recall and false positive
-        rate are at the model's own threshold.
+        exact scaler, over that of central PCA: 1 is optimal. F1, precision, recall and false
+        positive rate are at the model's own threshold, and absent until a phase has set one.
         """
         ratio = self.residual(arrays["subspace"]) / self.central_residual
         scores = self.scores(arrays, self.records.test_x)
-        found = evaluate_scores(scores, self.records.test_attack, float(arrays["threshold"][0]))
+        threshold = float(arrays["threshold"][0])
+        found = evaluate_scores(scores, self.records.test_attack, threshold)
+        if threshold <= 0.0:
+            found = {name: value for name, value in found.items() if name not in AT_THRESHOLD}
         return {"residual_ratio": ratio, **found}
 
     def scores(self, arrays: Arrays, rows: np.ndarray) -> np.ndarray:
@@ -152,14 +167,19 @@ class FederatedPCA:
 
     @cached_property
     def central_residual(self) -> float:
-        """The smallest residual any subspace of dimension k has."""
-        value = self.residual(self.central_subspace)
-        if value <= 1e-9 * float(np.trace(self.covariance)):
-            raise ConfigError(
-                f"task.rank={self.rank}: {self.records.name} has no spread left beyond that many "
-                "dimensions, so a residual ratio means nothing; choose a smaller rank"
-            )
-        return value
+        """The smallest residual any subspace of dimension k has; positive."""
+        return self.residual(self.central_subspace)
+
+    @cached_property
+    def spectrum(self) -> np.ndarray:
+        """The eigenvalues (d,) of :attr:`covariance`, largest first."""
+        values: np.ndarray = np.linalg.eigvalsh(self.covariance)[::-1]
+        return values
+
+    @property
+    def gap(self) -> float:
+        """(λ_k − λ_{k+1})/λ_1: where it vanishes only the residual is determined."""
+        return float((self.spectrum[self.rank - 1] - self.spectrum[self.rank]) / self.spectrum[0])
 
 
 def split(
@@ -177,18 +197,40 @@ def split(
     return partition("dirichlet", clients, rng, labels=bins, alpha=alpha, min_size=10)
 
 
-def _load(data: str, root: str | None, seeds: Seeds) -> AnomalySet:
+def _load(data: str, root: str | None, seeds: Seeds) -> tuple[AnomalySet, str]:
+    """Return the set, and a line that says so if it is not the first choice."""
     if data == "synthetic":
-        return synthetic_anomalies(seeds.at("synthetic").numpy())
+        return synthetic_anomalies(seeds.at("synthetic").numpy()), ""
     if data == "shuttle":
-        return load_shuttle(seeds.at("shuttle").numpy())
+        return load_shuttle(seeds.at("shuttle").numpy()), ""
     if data == "nsl_kdd" or data_folder(root).named:
-        return load_nsl_kdd(root)
+        return load_nsl_kdd(root), ""
     try:
-        return load_nsl_kdd(root)
+        return load_nsl_kdd(root), ""
     except DataError:
         # Nobody named a folder and nothing lies in the cache: real data that is installed.
-        return load_shuttle(seeds.at("shuttle").numpy())
+        why = "NSL-KDD was not found and no folder was named (FEDALT_DATA or task.root)"
+        return load_shuttle(seeds.at("shuttle").numpy()), f"{why}: this is Shuttle instead"
+
+
+def _keep(records: AnomalySet, rows: int | None, rng: np.random.Generator) -> AnomalySet:
+    """Keep a random choice of the training records, in their order."""
+    if rows is None:
+        return records
+    count = len(records.train_x)
+    if not 1 <= rows <= count:
+        raise ConfigError(f"task.rows={rows}: must be 1 to {count}")
+    kept = np.sort(rng.choice(count, size=rows, replace=False))
+    return replace(records, train_x=records.train_x[kept])
+
+
+def _check_rank(name: str, rank: int, spectrum: np.ndarray) -> None:
+    """Refuse a rank that leaves no residual to compare."""
+    if spectrum[rank:].sum() <= 1e-9 * spectrum.sum():
+        raise ConfigError(
+            f"task.rank={rank}: {name} has no spread left beyond that many "
+            "dimensions, so a residual ratio means nothing; choose a smaller rank"
+        )
 
 
 def _hold_out(rows: np.ndarray, share: float, rng: np.random.Generator) -> SiteRows:

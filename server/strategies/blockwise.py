@@ -7,6 +7,7 @@ between rounds, such as a server table of every client's last reply.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ from fedalt.errors import ScheduleError
 from fedalt.server.strategies.rules import rule
 from fedalt.server.strategies.rules.base import Contribution, RuleContext
 from fedalt.wire.arrays import arrays_of, record_of
-from fedalt.wire.records import WEIGHT, Reply, read_reply
+from fedalt.wire.records import OURS, WEIGHT, Reply, read_records, read_reply
+from fedalt.wire.report import ClientReport
 
 DEFAULT_RULE = "mean"
 
@@ -37,6 +39,7 @@ class Blockwise(Strategy):
         self._num_sites = 0
         self._current: dict[str, np.ndarray] = {}
         self._states: dict[str, dict[str, np.ndarray]] = {}
+        self._places: dict[int, int] = {}
 
     def enter_phase(self, phase: Phase, blocks: BlockMap, num_sites: int) -> None:
         """Take up a phase: which arrays belong to which rule."""
@@ -48,6 +51,7 @@ class Blockwise(Strategy):
     ) -> Iterable[Message]:
         """Send the arrays to every node of the phase."""
         self._current = arrays_of(arrays)
+        self._places = {node: place for place, node in enumerate(grid.get_node_ids())}
         return self._broadcast(server_round, arrays, config, grid, MessageType.TRAIN)
 
     def configure_evaluate(
@@ -60,7 +64,7 @@ class Blockwise(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Apply each block's rule; return the blocks' new arrays and the pooled metrics."""
-        answers = [read_reply(message.content) for message in replies if message.has_content()]
+        answers = self._read(replies)
         if not answers:
             return None, None
         reported = pool_metrics(answers)
@@ -86,7 +90,7 @@ class Blockwise(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Pool the clients' metrics."""
-        answers = [read_reply(message.content) for message in replies if message.has_content()]
+        answers = self._read(replies)
         return MetricRecord(dict(pool_metrics(answers))) if answers else None
 
     def summary(self) -> None:
@@ -106,6 +110,25 @@ class Blockwise(Strategy):
         for full, values in arrays.items():
             key, _, name = full.partition("|")
             self._states.setdefault(key, {})[name] = values
+
+    def _read(self, replies: Iterable[Message]) -> list[Reply]:
+        """Decode replies and order them by site.
+
+        A Flower client that is not ours sends no report: its site is its node's place.
+        """
+        answers = []
+        for message in replies:
+            if not message.has_content():
+                continue
+            if OURS in message.content:
+                answers.append(read_reply(message.content))
+                continue
+            arrays, metrics = read_records(message.content)
+            site = self._places.get(message.metadata.src_node_id, len(self._places))
+            rows = int(metrics[WEIGHT])
+            report = ClientReport("", 0, self._phase.name, site, rows, steps=0, seconds=0.0)
+            answers.append(Reply(report, arrays, metrics))
+        return sorted(answers, key=lambda answer: answer.report.site)
 
     def _broadcast(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, kind: str
@@ -148,12 +171,18 @@ def group_by_rule(phase: Phase, blocks: BlockMap) -> list[tuple[str, str, tuple[
 def pool_metrics(answers: Sequence[Reply]) -> dict[str, float]:
     """Return each metric's mean weighted by examples, and its ``.min`` and ``.max``.
 
-    A metric that some client did not report is pooled over those that did.
+    A metric that some client did not report, or has no number for, is pooled over the others.
     """
     pooled: dict[str, float] = {}
     names = sorted({name for answer in answers for name in answer.metrics if name != WEIGHT})
     for name in names:
-        values = [(a.metrics[name], a.metrics[WEIGHT]) for a in answers if name in a.metrics]
+        values = [
+            (a.metrics[name], a.metrics[WEIGHT])
+            for a in answers
+            if not math.isnan(a.metrics.get(name, math.nan))
+        ]
+        if not values:
+            continue
         total = sum(weight for _, weight in values)
         if total > 0:
             pooled[name] = sum(value * weight for value, weight in values) / total

@@ -8,15 +8,17 @@ of Flower's the attributes that hold arrays and plain numbers are taken.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedAvgM, Strategy
 
 from fedalt.alternation.block import BlockMap
 from fedalt.alternation.phase import Phase
+from fedalt.errors import CheckpointError
 from fedalt.wire.arrays import arrays_of, record_of
 
 Factory = Callable[[], Strategy]
@@ -69,7 +71,7 @@ def _capture(strategy: Strategy) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     arrays: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
     for attribute, value in sorted(vars(strategy).items()):
-        if isinstance(value, bool | int | float | str) or value is None:
+        if _is_plain(value):
             facts[attribute] = {"kind": "plain", "value": value}
         elif isinstance(value, np.ndarray):
             facts[attribute] = {"kind": "array"}
@@ -83,6 +85,18 @@ def _capture(strategy: Strategy) -> tuple[dict[str, np.ndarray], dict[str, Any]]
         elif isinstance(value, list) and value and _all_arrays(value):
             facts[attribute] = {"kind": "list", "length": len(value)}
             arrays.update({f"{attribute}/{i}": v for i, v in enumerate(value)})
+        elif isinstance(value, dict) and _is_plain([list(pair) for pair in value.items()]):
+            # JSON would turn keys that are numbers into text.
+            facts[attribute] = {"kind": "pairs", "value": [list(p) for p in value.items()]}
+        elif isinstance(value, bytes):
+            facts[attribute] = {"kind": "bytes"}
+            arrays[attribute] = np.frombuffer(value, np.uint8)
+        elif isinstance(value, dict | list | tuple | set):
+            raise CheckpointError(
+                f"the state of {type(strategy).__name__} cannot be committed: '{attribute}' is a "
+                f"{type(value).__name__} of neither numbers nor arrays; give the strategy "
+                "state_arrays() and load_state_arrays()"
+            )
     return {k: np.asarray(v) for k, v in arrays.items()}, facts
 
 
@@ -93,14 +107,41 @@ def _restore(
         value: Any
         if shape["kind"] == "plain":
             value = shape["value"]
+        elif shape["kind"] == "pairs":
+            value = dict(shape["value"])
         elif shape["kind"] == "array":
             value = arrays[attribute]
+        elif shape["kind"] == "bytes":
+            value = arrays[attribute].tobytes()
         elif shape["kind"] == "list":
             value = [arrays[f"{attribute}/{i}"] for i in range(shape["length"])]
         else:
             value = {key: arrays[f"{attribute}/{key}"] for key in shape["keys"]}
             value = record_of(value) if shape["kind"] == "record" else value
         setattr(strategy, attribute, value)
+
+
+def rebase(strategy: Strategy, arrays: ArrayRecord) -> None:
+    """Let FedAvgM step from the arrays it sends.
+
+    It takes its first round's for a start and then its own results, but under alternation
+    other phases move the model between its rounds, and a branch's results never enter it.
+    """
+    if isinstance(strategy, FedAvgM):
+        strategy.current_arrays = arrays
+
+
+def _is_plain(value: Any) -> bool:
+    """Say whether JSON gives the value back as it is."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return True
+    if not isinstance(value, dict | list):
+        return False
+    try:
+        same: bool = json.loads(json.dumps(value)) == value
+    except (TypeError, ValueError):
+        return False
+    return same
 
 
 def _all_arrays(values: Any) -> bool:

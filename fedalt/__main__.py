@@ -1,0 +1,8 @@
+"""``python -m fedalt``: the command line, where its script is not on the path."""
+
+import sys
+
+from fedalt.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

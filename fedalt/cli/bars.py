@@ -1,0 +1,72 @@
+"""How far a run has come: bars in a terminal, a line a run anywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fedalt.cli.show import cell, console
+from fedalt.runs.events import Event, Sink
+
+
+class Bars:
+    """A progress bar for each run of a simulation, fed by the event log."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def sink(self, label: str, watch: Sequence[str] = ()) -> Sink:
+        """Return a sink that draws one run; ``watch`` names the metric to show beside it."""
+        bar = self._progress.add_task(label, total=None, note="")
+
+        def hear(event: Event) -> None:
+            if event["event"] == "begin":
+                self._progress.update(bar, total=event["rounds"], completed=event["round"])
+            elif event["event"] == "round":
+                note = next(
+                    (f"{w}={cell(event['metrics'][w])}" for w in watch if w in event["metrics"]), ""
+                )
+                phases = "+".join(event["phases"])
+                self._progress.update(bar, completed=event["round"], note=f"{phases} {note}")
+            elif event["event"] == "end":
+                done, note = event["round"], f"{event['seconds']} s"
+                self._progress.update(bar, total=done, completed=done, note=note)
+
+        return hear
+
+
+class Lines:
+    """The same for a log file: a line when a run ends; nothing that only a terminal can show."""
+
+    def sink(self, label: str, watch: Sequence[str] = ()) -> Sink:
+        """Return a sink that writes one run's end to standard error."""
+
+        def hear(event: Event) -> None:
+            if event["event"] == "begin" and event["round"]:
+                print(f"{label}: goes on after round {event['round']}", file=sys.stderr)
+            elif event["event"] == "end":
+                text = f"{label}: {event['round']} rounds in {event['seconds']} s"
+                print(text, file=sys.stderr, flush=True)
+
+        return hear
+
+
+@contextmanager
+def bars(enabled: bool) -> Iterator[Bars | Lines]:
+    """Show progress on standard error while the body runs."""
+    if enabled and not sys.stderr.isatty():
+        yield Lines()
+        return
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("rounds"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console(stderr=True), disable=not enabled) as progress:
+        yield Bars(progress)

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedalt.alternation import BlockMap, Planner, parse_schedule
 from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build
-from fedalt.errors import ConfigError, QuorumError, WireError
+from fedalt.errors import CheckpointError, ConfigError, QuorumError, WireError
 from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import TouchLedger
 from fedalt.runs.checkpoint import newest_checkpoint
@@ -71,6 +71,11 @@ def _run(
     start = time.perf_counter()
     remove_leftovers(folder.path)
     snapshot, notes = newest_checkpoint(folder.checkpoints)
+    if snapshot is None and notes:
+        raise CheckpointError(
+            f"no checkpoint of {folder.path} can be read, so the run cannot go on: {notes[0]}; "
+            f"restore one, or delete {folder.checkpoints} to begin again"
+        )
     offset = snapshot.facts["events"] if snapshot is not None else 0
     log = EventLog(folder.events, offset, (*sinks, *sinks_of(config, folder)))
     try:

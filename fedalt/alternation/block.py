@@ -26,6 +26,8 @@ class Block:
     def __post_init__(self) -> None:
         if not self.name:
             raise ScheduleError("a block needs a name")
+        if "|" in self.name:
+            raise ScheduleError(f"block '{self.name}': a name must not contain '|'")
         if not self.globs:
             raise ScheduleError(f"block '{self.name}' has no globs")
 

@@ -14,7 +14,7 @@ from fedalt.alternation import draws, entry, nesting, sequence, together, vary
 from fedalt.alternation.adapt import adaptive
 from fedalt.alternation.curve import Curve
 from fedalt.alternation.parse_parts import read_condition, read_curve, read_policy, read_table
-from fedalt.alternation.phase import Phase
+from fedalt.alternation.phase import RESERVED, Phase
 from fedalt.alternation.schedule import Leaf, Schedule
 from fedalt.errors import ScheduleError, nearest
 
@@ -31,6 +31,10 @@ def parse_schedule(phases: Mapping[str, Any], schedule: Any) -> Schedule:
     for name, data in phases.items():
         if not isinstance(data, Mapping | None):
             raise ScheduleError(f"phases.{name}: a phase's settings expected, but here is {data!r}")
+        if str(name) in RESERVED:
+            raise ScheduleError(
+                f"phases.{name}: the loop's own metrics have this name; choose another"
+            )
         book[str(name)] = Phase.from_dict(data or {}, name=str(name), where=f"phases.{name}")
     return _Reader(book).read(schedule, "schedule")
 

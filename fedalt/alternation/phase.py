@@ -11,6 +11,9 @@ from fedalt.errors import ScheduleError, nearest
 
 Scalar = bool | int | float | str
 
+RESERVED = ("server", "clients", "evaluate")
+"""What no phase may be called: the loop's own metrics and its evaluation have these names."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -54,6 +57,10 @@ class Phase:
     def __post_init__(self) -> None:
         if not self.name:
             raise ScheduleError("a phase needs a name")
+        if "|" in self.name + self.modality + self.task + self.branch:
+            raise ScheduleError(
+                f"phase '{self.name}': name, modality, task and branch must not contain '|'"
+            )
         if self.epochs < 0 or self.steps < 0 or self.batch_size < 1:
             raise ScheduleError(
                 f"phase '{self.name}': epochs and steps must not be negative, batch_size at least 1"
@@ -63,6 +70,10 @@ class Phase:
                 raise ScheduleError(
                     f"phase '{self.name}': params.{key} is a {type(value).__name__}; "
                     "use a number, a text or true/false"
+                )
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ScheduleError(
+                    f"phase '{self.name}': params.{key} is {value}, beyond 64 bits"
                 )
 
     def with_params(self, **values: Scalar) -> Phase:

@@ -187,3 +187,16 @@ def test_two_processes_cannot_hold_one_run(tmp_path: Path) -> None:
     run.create(settings(**CONFIG))
     with run.lock(), pytest.raises(CheckpointError, match="in use by another process"):
         resume(run.path)
+
+
+def test_with_every_checkpoint_damaged_the_run_does_not_silently_begin_again(
+    tmp_path: Path,
+) -> None:
+    from fedalt.errors import CheckpointError
+
+    folder = tmp_path / "run"
+    die(folder, "committed", 3)
+    for path in (folder / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match="cannot go on.*delete .*checkpoints to begin again"):
+        resume(folder)

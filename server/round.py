@@ -182,7 +182,14 @@ def check_quorum(
     if len(admitted) >= needed:
         return
     silent = asked - len({item.site for item in admitted} | {item.site for item in refused})
-    reasons = "\n".join(f"  site {r.site} ({r.rule}): {r.reason.strip()}" for r in refused[:3])
+    # The first trace whole, of others only what they end in: they tend to be alike.
+    told = [
+        r.reason.strip() if i == 0 else r.reason.strip().splitlines()[-1]
+        for i, r in enumerate(refused[:3])
+    ]
+    reasons = "\n".join(
+        f"  site {r.site} ({r.rule}): {text}" for r, text in zip(refused, told, strict=False)
+    )
     raise QuorumError(
         f"round {part.expected.round}, phase '{part.phase.name}': {len(admitted)} of {asked} "
         f"replies count, the quorum is {needed} (quorum={federation.quorum:g}); {len(refused)} "

@@ -299,6 +299,10 @@ class GradientKernel:
 
     _models: ModelCache = field(default_factory=ModelCache, repr=False, compare=False)
 
+    def check(self, phase: Phase) -> None:
+        """Raise :class:`ConfigError` for params that no run of the phase could use."""
+        LocalSettings.read(phase, Order("", 1, phase, {}, ()))
+
     def __call__(self, order: Order, site: SiteContext) -> Work:
         """Return the trained arrays, row count, ``loss`` and the task's metrics, and steps.
 

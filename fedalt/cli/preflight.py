@@ -94,15 +94,17 @@ def _read_schedule(config: Mapping[str, Any]) -> Schedule:
 
 
 def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, Any]) -> None:
-    kernels = importlib.import_module(KERNELS).NAMES
+    kernels = importlib.import_module(KERNELS).KernelTable()
     rules = importlib.import_module(RULES).RULES
     blockwise = importlib.import_module(BLOCKWISE)
     for phase in _with_inner(schedule.phases()):
-        if phase.kernel not in kernels:
-            raise ConfigError(
-                f"phase '{phase.name}': unknown kernel '{phase.kernel}'"
-                f"{nearest(phase.kernel, kernels)}"
-            )
+        try:
+            kernel = kernels(phase.kernel)
+        except ConfigError as error:
+            raise ConfigError(f"phase '{phase.name}': {error}") from error
+        # A kernel that can judge its hyper-parameters without data says so by having `check`.
+        if hasattr(kernel, "check"):
+            kernel.check(phase)
         for block, rule in phase.aggregate.items():
             if rule not in rules:
                 raise ConfigError(

@@ -89,7 +89,8 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         if value != value:
             return "–"
-        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3e}"
+        # With trailing zeros: a ratio of 1.000 is measured, a 1 is counted.
+        return f"{value:#.4g}".rstrip(".") if 1e-4 <= abs(value) < 1e5 else f"{value:.3g}"
     return str(value)
 
 

@@ -1,6 +1,6 @@
 """Where data lives: the folder the user named, then the cache; never a guess beyond that.
 
-The folder comes from the setting ``data.root`` (passed in as ``root``) or else from the
+The folder comes from the setting ``task.root`` (passed in as ``root``) or else from the
 environment variable ``FEDALT_DATA``. A folder that someone named and that is not there is an
 error, because the run would otherwise go on with other data than was asked for.
 """
@@ -54,7 +54,7 @@ def data_folder(root: str | Path | None = None, env: Mapping[str, str] | None = 
     """
     env = os.environ if env is None else env
     cache = cache_folder(env)
-    for value, setting in ((root, "data.root"), (env.get(ENV_ROOT), ENV_ROOT)):
+    for value, setting in ((root, "task.root"), (env.get(ENV_ROOT), ENV_ROOT)):
         if value is None or str(value) == "":
             continue
         path = Path(value).expanduser()
@@ -83,7 +83,7 @@ def not_found(what: str, places: Sequence[Path], names: Sequence[str], obtain: s
     return DataError(
         f"{what} was not found in {looked}; "
         f"wanted: {' or '.join(names)}. {obtain} "
-        f"Then name the folder that holds it with data.root or {ENV_ROOT}."
+        f"Then name the folder that holds it with task.root or {ENV_ROOT}."
     )
 
 

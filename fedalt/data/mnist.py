@@ -161,6 +161,6 @@ def _download(folder: Path) -> Path:
         except (OSError, ValueError) as error:
             raise DataError(
                 f"MNIST could not be downloaded from {URL + name} ({error}); put the four files "
-                f"into '{folder}', or name a folder that holds them in mnist/ with data.root"
+                f"into '{folder}', or name a folder that holds them in mnist/ with task.root"
             ) from error
     return folder

@@ -39,6 +39,8 @@ def curves(
     reference: tuple[str, float] | None = None,
 ) -> Path:
     """Draw one line a series over rounds, with a dashed reference line if given."""
+    from matplotlib.ticker import MaxNLocator
+
     drawn = figure()
     axes = drawn.add_subplot()
     for label, (x, y) in series.items():
@@ -54,6 +56,7 @@ def curves(
         for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             which(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set(xlabel="round", ylabel=ylabel, title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if len(series) > 1 or reference is not None:
         axes.legend(fontsize=8, ncols=2 if len(series) > 6 else 1)

@@ -110,9 +110,7 @@ PLACES = [
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    result, snapshot = federate(
-        LeastSquares(), tmp_path_factory.mktemp("whole") / "run", **CONFIG
-    )
+    result, snapshot = federate(LeastSquares(), tmp_path_factory.mktemp("whole") / "run", **CONFIG)
     return {**result, "ledger": snapshot.facts["ledger"]}
 
 

@@ -15,7 +15,7 @@ def test_argument_wins_over_environment(tmp_path: Path) -> None:
     named.mkdir()
     other.mkdir()
     assert data_folder(named, {"FEDALT_DATA": str(other)}).path == named
-    assert data_folder(named, {}).named_by == "data.root"
+    assert data_folder(named, {}).named_by == "task.root"
     found = data_folder(None, {"FEDALT_DATA": str(other)})
     assert (found.path, found.named_by, found.named) == (other, "FEDALT_DATA", True)
 
@@ -35,10 +35,10 @@ def test_cache_is_in_home_unless_xdg_is_absolute() -> None:
     assert cache_folder({"XDG_CACHE_HOME": "relative"}) == home
 
 
-@pytest.mark.parametrize("setting", ["data.root", "FEDALT_DATA"])
+@pytest.mark.parametrize("setting", ["task.root", "FEDALT_DATA"])
 def test_missing_folder_names_itself_and_its_setting(tmp_path: Path, setting: str) -> None:
     gone = str(tmp_path / "gone")
-    root, env = (gone, {}) if setting == "data.root" else (None, {"FEDALT_DATA": gone})
+    root, env = (gone, {}) if setting == "task.root" else (None, {"FEDALT_DATA": gone})
     with pytest.raises(DataError, match=rf"'{gone}' named by {setting} does not exist; create"):
         data_folder(root, env)
 

@@ -128,7 +128,7 @@ def test_one_of_four_files_missing(tmp_path: Path) -> None:
 
 
 def test_a_named_folder_without_mnist_is_an_error_even_with_download(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"MNIST was not found in .* data.root"):
+    with pytest.raises(DataError, match=r"MNIST was not found in .* task.root"):
         load_mnist(tmp_path, download=True)
 
 

@@ -144,16 +144,17 @@ def test_euclidean_follows_the_gradient_of_its_lagrangian(scaled: Federation) ->
         "consensus/dual": y.numpy(),
         "consensus/multiplier": t.numpy(),
     }
-    excess = (u.T @ u - torch.eye(6)).clamp(min=0.0)
-    y, t = y + rho * (u - center), t + mu * excess
+    y = y + rho * (u - center)
+    t = (t + mu * (u.T @ u - torch.eye(6))).clamp(min=0.0)
     variable = u.clone().requires_grad_()
-    h = (variable.T @ variable - torch.eye(6)).clamp(min=0.0)
+    shifted = (t + mu * (variable.T @ variable - torch.eye(6))).clamp(min=0.0)
     left = torch.eye(34) - variable @ variable.T
     f = torch.trace(left @ c @ left)
     lagrangian = f + (y * (variable - center)).sum() + rho / 2 * (variable - center).square().sum()
-    lagrangian = lagrangian + (t * h).sum() + mu / 2 * h.square().sum()
+    lagrangian = lagrangian + (shifted.square().sum() - t.square().sum()) / (2 * mu)
     (gradient,) = torch.autograd.grad(lagrangian, variable)
-    eta = 0.25 / (2 * float(torch.linalg.eigvalsh(c)[-1]) + rho + mu)
+    bound = 2 * float(torch.linalg.eigvalsh(c)[-1]) + rho + mu + 2 * float(t.norm())
+    eta = 0.25 / bound
     expected = u - eta * gradient + y / rho
     federation = Federation(scaled.task, {**scaled.arrays, "subspace": center.numpy()})
     params = {"penalty": rho, "orthogonality": mu}
@@ -230,3 +231,18 @@ def test_dual_may_be_a_yaml_boolean(scaled: Federation) -> None:
         for federation in (scaled, Federation(scaled.task, other)):
             work(grassmann, federation, ("subspace",), state=state, params={"dual": dual})
         assert not state["consensus/dual"].any()
+
+
+def test_the_multiplier_of_orthogonality_shrinks_where_it_holds(scaled: Federation) -> None:
+    """A multiplier that could only grow would push long runs apart."""
+    small = 0.1 * np.linalg.qr(np.random.default_rng(0).standard_normal((34, 6)))[0]
+    state = {
+        "consensus/subspace": small,
+        "consensus/dual": np.zeros((34, 6)),
+        "consensus/multiplier": np.full((6, 6), 2.0),
+    }
+    params = {"penalty": 7.0, "orthogonality": 1.0}
+    work(euclidean, scaled, ("subspace",), state=state, steps=1, params=params)
+    kept = state["consensus/multiplier"]
+    np.testing.assert_allclose(np.diag(kept), 2.0 - 0.99, atol=1e-12)
+    assert (kept >= 0.0).all()

@@ -102,14 +102,14 @@ def test_fork_keeps_results_in_the_bank_and_leaves_the_model(tmp_path: Path) -> 
             "ct": {**KERNEL, "clients": {"where": {"modality": "ct"}}},
             "mr": {**SLOPE, "clients": {"where": {"modality": "mr"}}},
         },
-        schedule={"fork": {"left|a": "ct", "right%7C": "mr"}},
+        schedule={"fork": {"left.a": "ct", "right%7C": "mr"}},
     )
     for name, values in START.items():
         assert snapshot.model[name].tobytes() == values.tobytes()
-    assert set(snapshot.bank) == {"left|a", "right%7C"}, "names survive the checkpoint"
+    assert set(snapshot.bank) == {"left.a", "right%7C"}, "names survive the checkpoint"
     w = flat(START)
     left = mean_step(task, [0, 2, 4, 6], w)
-    np.testing.assert_allclose(flat(snapshot.bank["left|a"]), left, rtol=1e-12)
+    np.testing.assert_allclose(flat(snapshot.bank["left.a"]), left, rtol=1e-12)
     right = np.append(mean_step(task, [1, 3, 5], w)[:3], 0.0)
     np.testing.assert_allclose(flat(snapshot.bank["right%7C"]), right, rtol=1e-12)
 

@@ -328,10 +328,10 @@ def test_a_stock_strategys_state_survives(value: Any) -> None:
         return StrategyBook(made, BLOCKS, 3)
 
     old, new = book_of(lambda: Stateful(value)), book_of(Stateful)
-    old(Phase("p|1"))
+    old(Phase("p.1"))
     arrays, facts = old.export_states()
     new.import_states(arrays, facts)
-    found = new(Phase("p|1")).value  # type: ignore[attr-defined]
+    found = new(Phase("p.1")).value  # type: ignore[attr-defined]
     np.testing.assert_equal(found, value)
     assert isinstance(found, type(value)) or isinstance(value, np.generic | list | dict)
 

@@ -72,9 +72,7 @@ class Phase:
                     "use a number, a text or true/false"
                 )
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ScheduleError(
-                    f"phase '{self.name}': params.{key} is {value}, beyond 64 bits"
-                )
+                raise ScheduleError(f"phase '{self.name}': params.{key} is {value}, beyond 64 bits")
 
     def with_params(self, **values: Scalar) -> Phase:
         """Return a copy with hyper-parameters replaced or added."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,7 +125,7 @@ class DigitsTask:
         found = []
         for site in range(len(self.parts)):
             images, labels = self.site_data(site)
-            guesses = torch.cat([model(batch).argmax(1) for batch in images.split(1000)])
+            guesses = torch.cat([model(batch).argmax(1) for batch in torch.split(images, 1000)])
             found.append(float((guesses == labels).float().mean()))
         return np.array(found)
 
@@ -137,14 +138,14 @@ class DigitsTask:
     def _test_batches(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         x = torch.from_numpy(self.images.test_x).unsqueeze(1).float() / 255.0
         y = torch.from_numpy(self.images.test_y)
-        return list(zip(x.split(1000), y.split(1000), strict=True))
+        return list(zip(torch.split(x, 1000), torch.split(y, 1000), strict=True))
 
 
 def split(
     name: str, labels: np.ndarray, clients: int, rng: np.random.Generator, alpha: float, shards: int
 ) -> list[np.ndarray]:
     """Split rows among clients by the named partition."""
-    options: Mapping[str, Mapping[str, float | int]] = {
+    options: Mapping[str, Mapping[str, Any]] = {
         "iid": {},
         "dirichlet": {"alpha": alpha},
         "pathological": {"shards_per_client": shards},

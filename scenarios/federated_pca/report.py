@@ -123,7 +123,7 @@ def _families(task: FederatedPCA, runs: Runs) -> Table:
             limit = baselines.threshold(task, subspace, holdout)
             columns[label] = family_recall(scores, families, limit)
     names = sorted(set(families), key=lambda name: (name != NORMAL, name))
-    rows = tuple(
+    rows: tuple[tuple[Value, ...], ...] = tuple(
         (name, families.count(name), *(column[name] for column in columns.values()))
         for name in names
         if columns

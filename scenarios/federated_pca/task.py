@@ -78,7 +78,7 @@ class FederatedPCA:
     @property
     def dimension(self) -> int:
         """The number of features d."""
-        return self.records.train_x.shape[1]
+        return len(self.records.features)
 
     @property
     def values(self) -> np.ndarray:

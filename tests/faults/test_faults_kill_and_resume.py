@@ -60,7 +60,8 @@ from fedalt.runs import files
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.simulate import simulate
 
-config, folder, place, number = json.loads(sys.argv[2]), RunFolder(Path(sys.argv[3])), sys.argv[4], int(sys.argv[5])
+config, folder = json.loads(sys.argv[2]), RunFolder(Path(sys.argv[3]))
+place, number = sys.argv[4], int(sys.argv[5])
 task = LeastSquares()
 
 def kill():
@@ -77,7 +78,8 @@ def follow(event):
 if place == "during the write":
     # The temporary file is half written when the process dies.
     def half(handle):
-        if state["round"] == number and Path(f"/proc/self/fd/{handle}").resolve().name.startswith(".round-"):
+        name = Path(f"/proc/self/fd/{handle}").resolve().name
+        if state["round"] == number and name.startswith(".round-"):
             os.ftruncate(handle, os.fstat(handle).st_size // 2)
             kill()
         return original(handle)
@@ -196,5 +198,5 @@ def test_with_every_checkpoint_damaged_the_run_does_not_silently_begin_again(
     die(folder, "committed", 3)
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CheckpointError, match="cannot go on.*delete .*checkpoints to begin again"):
+    with pytest.raises(CheckpointError, match=r"cannot go on.*delete .*checkpoints to begin again"):
         resume(folder)

@@ -88,7 +88,8 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
         "import sys\n"
         "from fedalt.cli.main import parser\n"
         "parser()\n"
-        "heavy = {'torch', 'matplotlib', 'tensorboard', 'ray', 'monai', 'opacus', 'sklearn', 'flwr'}\n"
+        "heavy = {'torch', 'matplotlib', 'tensorboard', 'ray', 'monai', 'opacus', 'sklearn'}\n"
+        "heavy.add('flwr')\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

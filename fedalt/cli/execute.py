@@ -86,7 +86,7 @@ def _held(folder: RunFolder) -> Iterator[None]:
 def show_result(folder: RunFolder, as_json: bool) -> None:
     """Show a finished run: tables, hash, folder."""
     result = folder.result() or {}
-    tables = stored_tables(folder) or [_metrics(result)]
+    tables = stored_tables(folder) or [_metrics(folder, result)]
     if as_json:
         rows = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         print_json({"folder": str(folder.path), **result, "tables": rows})
@@ -105,10 +105,15 @@ def show_result(folder: RunFolder, as_json: bool) -> None:
         print(f"report  {folder.report} ({', '.join(_kinds(folder))})")
 
 
-def _metrics(result: dict[str, Any]) -> Table:
-    """A run without a report shows its last metrics."""
-    rows = tuple(sorted(result.get("metrics", {}).items()))
-    return Table("metrics after the last round", ("metric", "value"), rows)
+def _metrics(folder: RunFolder, result: dict[str, Any]) -> Table:
+    """A run without a report shows its last metrics, beside those of its variants."""
+    compared = folder.config().get("compared", {})
+    results = {"value" if not compared else "main": result}
+    results |= {name: folder.variant(name).result() or {} for name in compared}
+    metrics = {name: found.get("metrics", {}) for name, found in results.items()}
+    names = sorted({metric for found in metrics.values() for metric in found})
+    rows = tuple((name, *(found.get(name) for found in metrics.values())) for name in names)
+    return Table("metrics after the last round", ("metric", *metrics), rows)
 
 
 def _kinds(folder: RunFolder) -> list[str]:

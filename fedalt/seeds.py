@@ -21,7 +21,9 @@ Label = int | str
 
 def _words(label: Label) -> list[int]:
     """Map a label to 32-bit words; strings by SHA-256, so that they do not depend on hash()."""
-    kind, text = ("i", str(label)) if isinstance(label, int) else ("s", label)
+    # An index from numpy is a number too, not a text.
+    number = isinstance(label, int | np.integer)
+    kind, text = ("i", str(label)) if number else ("s", label)
     digest = hashlib.sha256(f"{kind}:{text}".encode()).digest()
     return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
 

@@ -37,7 +37,7 @@ from fedalt.clients.kernels.evaluate import (
     viewed,
 )
 from fedalt.clients.kernels.model import ModelCache, Place, ReusedModel
-from fedalt.errors import ConfigError, FedaltError, ScheduleError, nearest
+from fedalt.errors import ConfigError, DataError, FedaltError, ScheduleError, nearest
 from fedalt.seeds import Seeds
 
 KEYS = (*optim.KEYS, "clip_norm", "proximal_mu", "optimizer_state", "report_initial_loss")
@@ -280,6 +280,14 @@ class _Client:
             loss, metrics = step(take(self.data, rows))
         except ConfigError as error:
             raise ConfigError(f"{self.where}: {error}") from error
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise DataError(
+                f"{self.where}, step {self.steps}: batch normalisation cannot learn from a batch "
+                f"of {len(rows)} row; choose a batch_size that leaves no single row over, or give "
+                "the site more rows"
+            ) from error
         if not math.isfinite(loss):
             raise FedaltError(f"{self.where}, step {self.steps}: the loss is {loss}; {_ADVICE}")
         self.averages.add({**metrics, "loss": loss}, len(rows))
@@ -319,6 +327,7 @@ class GradientKernel:
                     f"{where}: asked to train '{name}'{nearest(name, model.names)}, "
                     "which the model has not"
                 )
+        model.check_ties(order.returns, where)
         data = checked(site.task.site_data(site.site), model.device, where)
         rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
         work = list(stages(order.phase, order, model.blocks, rows, site.seeds, order.phase.name))

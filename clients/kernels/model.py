@@ -7,7 +7,7 @@ began with. Nothing of one client is left for the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -45,6 +45,7 @@ class ReusedModel:
         self.device = torch.device(device)
         self.module = task.model().to(self.device)
         self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
+        self._tied = _tied_names(self.parameters)
         self.trainable = {name for name, p in self.parameters.items() if p.requires_grad}
         persistent = [k for k, v in self.module.state_dict().items() if torch.is_tensor(v)]
         self.names = tuple(persistent)
@@ -62,6 +63,19 @@ class ReusedModel:
             name: self.tensor(name).clone() for name in self._homes if name not in set(self.names)
         }
         self._initial: tuple[int, Mapping[str, np.ndarray]] | None = None
+
+    def check_ties(self, names: Collection[str], where: Place) -> None:
+        """Raise :class:`ConfigError` if only some names of one parameter are among ``names``.
+
+        The others would go on from the server as they were, and undo the training.
+        """
+        for tied in self._tied:
+            left = [name for name in tied if name not in names]
+            if left and len(left) < len(tied):
+                raise ConfigError(
+                    f"{where}: {', '.join(tied)} are one parameter, but {', '.join(left)} is not "
+                    "among the trained blocks; put its names into blocks that are trained together"
+                )
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the live parameter or buffer, detached but sharing its storage."""
@@ -123,6 +137,14 @@ class ReusedModel:
                 "among the task's initial arrays; send its block"
             )
         return arrays[name]
+
+
+def _tied_names(parameters: Mapping[str, torch.nn.Parameter]) -> list[list[str]]:
+    """Return the names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in parameters.items():
+        names.setdefault(id(parameter), []).append(name)
+    return [found for found in names.values() if len(found) > 1]
 
 
 class ModelCache:

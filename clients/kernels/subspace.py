@@ -118,9 +118,8 @@ def _round(order: Order, ctx: SiteContext, local_steps: LocalSteps) -> Work:
     _check_finite(subspace, order, ctx)
     # A dual that is switched off stays zero, so M = U.
     message = subspace + point.dual / settings.penalty
-    ctx.state["consensus/subspace"] = to_numpy(subspace)
-    ctx.state["consensus/dual"] = to_numpy(point.dual)
-    ctx.state["consensus/multiplier"] = to_numpy(point.multiplier)
+    kept = (subspace, point.dual, point.multiplier)
+    ctx.state.update(zip(_names(order), map(to_numpy, kept), strict=True))
     root = subspace.shape[1] ** 0.5
     metrics = {
         "objective": residual(spread.covariance, center),
@@ -157,7 +156,7 @@ def _settings(order: Order) -> Settings:
 
 def _last_point(order: Order, ctx: SiteContext, center: torch.Tensor) -> Point:
     """Return U_i, Y_i, T_i as this client left them; at its first round Z, 0, 0."""
-    names = ("consensus/subspace", "consensus/dual", "consensus/multiplier")
+    names = _names(order)
     if names[0] not in ctx.state:
         rank = center.shape[1]
         return Point(center, torch.zeros_like(center), center.new_zeros(rank, rank))
@@ -168,6 +167,13 @@ def _last_point(order: Order, ctx: SiteContext, center: torch.Tensor) -> Point:
             f"received {tuple(center.shape)}; one run has one k"
         )
     return Point(*kept)
+
+
+def _names(order: Order) -> tuple[str, str, str]:
+    """Return where U, Y, T stay at the site; each branch of a fork has a consensus of its own."""
+    branch = order.phase.branch
+    scope = f"consensus@{branch}" if branch else "consensus"
+    return f"{scope}/subspace", f"{scope}/dual", f"{scope}/multiplier"
 
 
 def _dual_step(point: Point, center: torch.Tensor, settings: Settings) -> Point:

@@ -14,6 +14,9 @@ from fedalt.alternation.phase import Phase
 from fedalt.alternation.schedule import Moment, Schedule, State, Step, as_schedules, pick
 from fedalt.errors import ScheduleError
 
+HUGE = 1e150
+"""What a value counts as at most, so that no sum of a diverging metric overflows."""
+
 
 class Policy(ABC):
     """Weights of several items from what their phases measured."""
@@ -55,7 +58,7 @@ class Exponentiated(Policy):
         """Sum over an item's phases and all rounds; the largest weight is 1."""
         sums = [
             math.fsum(
-                value
+                min(max(value, -HUGE), HUGE)
                 for name in phases
                 for value in history.values(f"{name}/{self.metric}")
                 if math.isfinite(value)

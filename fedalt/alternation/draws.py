@@ -98,7 +98,9 @@ class PowerLaw(Schedule):
             place = len(last)
             last.append(time)
         else:
-            place = pick((time - np.asarray(last) + self.offset) ** -float(self.exponent), rng)
+            lags = time - np.asarray(last) + self.offset
+            # Divided by the least: of large exponents not every weight may come out as 0.
+            place = pick((lags / lags.min()) ** -float(self.exponent), rng)
             last[place] = time
         phases, items = advance("power_law", self.items, state["items"], place, moment)
         return phases, {"time": time, "last": last, "items": items}

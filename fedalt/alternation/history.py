@@ -35,23 +35,20 @@ class History:
 
     def values(self, metric: str, since: int = 1) -> tuple[float, ...]:
         """Return the metric's values from round ``since`` on, leaving out rounds without it."""
-        alias = self._alias(metric)
-        found = []
-        for entry in self.rounds[max(since, 1) - 1 :]:
-            if alias in entry:
-                found.append(entry[alias])
-            elif metric in entry:
-                found.append(entry[metric])
-        return tuple(found)
+        names = self._names(metric)
+        measured = (
+            next((entry[name] for name in names if name in entry), None)
+            for entry in self.rounds[max(since, 1) - 1 :]
+        )
+        return tuple(value for value in measured if value is not None)
 
     def last(self, metric: str, since: int = 1) -> float | None:
         """Return the metric's newest value from round ``since`` on, or ``None``."""
-        alias = self._alias(metric)
+        names = self._names(metric)
         for entry in reversed(self.rounds[max(since, 1) - 1 :]):
-            if alias in entry:
-                return entry[alias]
-            if metric in entry:
-                return entry[metric]
+            for name in names:
+                if name in entry:
+                    return entry[name]
         return None
 
     def latest(self) -> dict[str, float]:
@@ -73,6 +70,13 @@ class History:
             raise ScheduleError("history: 'rounds' must be a list of metrics per round")
         return cls(tuple({str(k): float(v) for k, v in entry.items()} for entry in entries))
 
-    def _alias(self, metric: str) -> str:
-        phase, slash, name = metric.rpartition("/")
-        return f"{self.prefix}{phase}{self.suffix}/{name}" if slash else metric
+    def _names(self, metric: str) -> tuple[str, ...]:
+        """Return what the metric may be called, renamed first.
+
+        A phase's name and a metric's may both hold a slash: every split is tried.
+        """
+        if not (self.prefix or self.suffix):
+            return (metric,)
+        parts = metric.split("/")
+        splits = [("/".join(parts[:i]), "/".join(parts[i:])) for i in range(len(parts) - 1, 0, -1)]
+        return (*(f"{self.prefix}{phase}{self.suffix}/{name}" for phase, name in splits), metric)

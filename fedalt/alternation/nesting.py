@@ -113,7 +113,7 @@ class LocalNest(Schedule):
             phases, state = self.inner.next(state, below.child(number))
             if phases is None:
                 break
-            found.extend(narrow(phase, outer) for phase in phases)
+            found.extend(_within(phase, outer) for phase in phases)
         else:
             raise ScheduleError(
                 f"nest at round {moment.round}: the local inner schedule of '{outer.name}' has "
@@ -137,11 +137,17 @@ class LocalNest(Schedule):
     def phases(self) -> list[Phase]:
         """Return the outer phases, each with every inner phase it may hold."""
         inner = self.inner.phases()
-        return [replace(o, inner=tuple(narrow(i, o) for i in inner)) for o in self.outer.phases()]
+        return [replace(o, inner=tuple(_within(i, o) for i in inner)) for o in self.outer.phases()]
 
 
 def _under(inner: Phase, outer: Phase) -> Phase:
     return replace(narrow(inner, outer), name=f"{outer.name}.{inner.name}")
+
+
+def _within(inner: Phase, outer: Phase) -> Phase:
+    # The client itself applies the outer view and params, which a ramp may yet change: a copy
+    # of them would restrict the rows twice, and hold the params where they were.
+    return replace(narrow(inner, outer), view=inner.view, params=inner.params)
 
 
 def _check_plain(phases: tuple[Phase, ...], moment: Moment) -> None:

@@ -61,6 +61,12 @@ class Phase:
             raise ScheduleError(
                 f"phase '{self.name}': name, modality, task and branch must not contain '|'"
             )
+        for key in ("epochs", "steps", "batch_size"):
+            count = getattr(self, key)
+            if not isinstance(count, int) or isinstance(count, bool) or count >= 2**32:
+                raise ScheduleError(
+                    f"phase '{self.name}': {key} is {count!r}, but must be a whole number below 2³²"
+                )
         if self.epochs < 0 or self.steps < 0 or self.batch_size < 1:
             raise ScheduleError(
                 f"phase '{self.name}': epochs and steps must not be negative, batch_size at least 1"
@@ -74,7 +80,7 @@ class Phase:
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise ScheduleError(f"phase '{self.name}': params.{key} is {value}, beyond 64 bits")
 
-    def with_params(self, **values: Scalar) -> Phase:
+    def with_params(self, /, **values: Scalar) -> Phase:
         """Return a copy with hyper-parameters replaced or added."""
         return replace(self, params={**self.params, **values})
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedalt.alternation.block import BlockMap
+from fedalt.alternation.block import ALL, BlockMap
 from fedalt.alternation.dump import to_dict
 from fedalt.alternation.history import History
 from fedalt.alternation.phase import Phase
@@ -53,6 +53,7 @@ class Planner:
         self._seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
         self._sites = tuple(sites)
         self._max_rounds = max_rounds
+        self._blocks = blocks
         self._fingerprint = fingerprint(self._schedule)
         self._round = 0
         self._state: State = self._schedule.init()
@@ -76,6 +77,8 @@ class Planner:
         if phases is None:
             # The state stays: asked again, also after a resume, it ends again.
             return None
+        if self._blocks is not None:
+            _check_apart(phases, self._blocks, round)
         parts = tuple(PlannedPhase(phase, self._cohort(phase, round)) for phase in phases)
         self._round, self._state = round, state
         return RoundSchedule(round, parts)
@@ -129,6 +132,22 @@ class Planner:
 def fingerprint(schedule: Schedule | Phase) -> str:
     """Return the SHA-256 of a schedule and its phases as plain data."""
     return json_hash(to_dict(schedule))
+
+
+def _check_apart(phases: Sequence[Phase], blocks: BlockMap, round: int) -> None:
+    """Refuse a round in which two phases both bring an array: one result would be lost."""
+    owner: dict[tuple[str, str], str] = {}
+    for phase in phases:
+        kept = {block for block, rule in phase.aggregate.items() if rule == "keep"}
+        brought = [block for block in phase.train or (ALL,) if block not in kept]
+        for array in blocks.select(brought, f"phase '{phase.name}'") if brought else ():
+            first = owner.setdefault((phase.branch, array), phase.name)
+            if first != phase.name:
+                raise ScheduleError(
+                    f"round {round}: phases '{first}' and '{phase.name}' both train the array "
+                    f"'{array}', so the work of one would be lost; let them train blocks apart, "
+                    "fork them, or do one after the other"
+                )
 
 
 def _with_inner(phases: Sequence[Phase]) -> Iterator[Phase]:

@@ -57,7 +57,7 @@ def data_folder(root: str | Path | None = None, env: Mapping[str, str] | None = 
     for value, setting in ((root, "task.root"), (env.get(ENV_ROOT), ENV_ROOT)):
         if value is None or str(value) == "":
             continue
-        path = Path(value).expanduser()
+        path = _expanded(value, setting)
         if not path.is_dir():
             wrong = "is a file, not a folder" if path.exists() else "does not exist"
             raise DataError(
@@ -66,6 +66,16 @@ def data_folder(root: str | Path | None = None, env: Mapping[str, str] | None = 
             )
         return DataFolder(path, setting, cache)
     return DataFolder(cache, "", cache)
+
+
+def _expanded(value: str | Path, setting: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"the data folder '{value}' named by {setting} lies in a home folder that is not "
+            f"known here; write the whole path in {setting}"
+        ) from error
 
 
 def look_for(folder: DataFolder, names: Sequence[str]) -> Path | None:

@@ -25,7 +25,10 @@ def locate(target: str) -> Callable[..., Any]:
     """
     module_name, _, name = target.rpartition(".")
     if not any(module_name == p or module_name.startswith(p + ".") for p in ALLOWED):
-        raise ConfigError(f"'{target}' may not be built: allowed are {', '.join(ALLOWED)}")
+        raise ConfigError(
+            f"'{target}' may not be built: allowed are {', '.join(ALLOWED)}; a task of your own "
+            "lives in scenarios/NAME of the checkout, as fedalt.scenarios.NAME.task.CLASS"
+        )
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

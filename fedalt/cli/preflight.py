@@ -48,6 +48,7 @@ def _check(config: Mapping[str, Any], tasks: TaskCache) -> None:
     planned = preview(schedule, seeds.at("schedule"), task.sites, config["rounds"], blocks)
     strategy = _build_strategy(config["strategy"])
     _check_phases(schedule, blocks, config["strategy"])
+    _check_params(planned)
     _check_least_clients(strategy, planned)
     _check_device(config["engine"]["device"])
     _check_report(config["report"])
@@ -114,6 +115,19 @@ def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, A
         _check_rules_heard(phase, strategy)
     for phase in schedule.phases():
         blockwise.group_by_rule(phase, blocks)
+
+
+def _check_params(planned: Preview) -> None:
+    """Let kernels judge the hyper-parameters as planned: `ramp` and `curriculum` set some."""
+    kernels = importlib.import_module(KERNELS).KernelTable()
+    seen = set[tuple[str, tuple[str, ...]]]()
+    for plan in planned.rounds:
+        for phase in _with_inner([part.phase for part in plan.parts]):
+            key = (phase.name, tuple(sorted(phase.params)))
+            check = getattr(kernels(phase.kernel), "check", None)
+            if key not in seen and check is not None:
+                seen.add(key)
+                check(phase)
 
 
 def _check_rules_heard(phase: Phase, strategy: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from fedalt.scenario import Scenario, find_scenario
 EPILOG = """\
 examples:
   fedalt simulate federated_pca
-  fedalt simulate federated_pca task.clients=50 seed=3
+  fedalt simulate federated_pca task.rank=10 seed=3
   fedalt simulate federated_pca task.data=synthetic compare=[]
   fedalt simulate fedavg_mnist task.partition=pathological rounds=30
   fedalt simulate fedavg_mnist \\

@@ -163,14 +163,18 @@ class Loop:
         """Put the phases' arrays into the model, or into the bank for a branch."""
         metrics: dict[str, float] = {}
         model = dict(self._now.model)
+        branches: dict[str, Named] = {}
         for result in results:
             if result.phase.branch:
-                self._now.bank[result.phase.branch] = {**self._now.model, **result.arrays}
+                # A branch may have several phases in a round; all begin at the same snapshot.
+                own = branches.setdefault(result.phase.branch, dict(self._now.model))
+                own.update(result.arrays)
             else:
                 model.update(result.arrays)
             metrics |= {f"{result.phase.name}/{key}": v for key, v in result.metrics.items()}
             self._now.bytes_down += result.bytes_down
             self._now.bytes_up += result.bytes_up
+        self._now.bank |= branches
         self._now.model = model
         return metrics
 

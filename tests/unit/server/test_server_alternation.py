@@ -279,3 +279,16 @@ def test_the_quorum_counts_as_people_do() -> None:
     for quorum, asked, admitted in ((0.55, 100, 54), (0.5, 3, 1), (0.01, 3, 0)):
         with pytest.raises(QuorumError):
             check(quorum, asked, admitted)
+
+
+def test_a_branch_of_several_phases_keeps_the_result_of_each(tmp_path: Path) -> None:
+    task = LeastSquares()
+    _, snapshot = federate(
+        task,
+        tmp_path / "run",
+        rounds=1,
+        phases={"slope": SLOPE, "offset": OFFSET},
+        schedule={"fork": {"x": {"parallel": ["slope", "offset"]}}},
+    )
+    everyone = mean_step(task, list(range(7)), flat(START))
+    np.testing.assert_allclose(flat(snapshot.bank["x"]), everyone, rtol=1e-12)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -134,3 +134,10 @@ class Phase:
             raise ScheduleError(f"{place}: {error}") from error
         except (TypeError, ValueError) as error:
             raise ScheduleError(f"{place}: {error}") from error
+
+
+def with_inner(phases: Iterable[Phase]) -> Iterator[Phase]:
+    """Yield phases, each before the inner ones that its clients alternate between."""
+    for phase in phases:
+        yield phase
+        yield from with_inner(phase.inner)

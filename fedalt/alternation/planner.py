@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fedalt.alternation.block import ALL, BlockMap
 from fedalt.alternation.dump import to_dict
 from fedalt.alternation.history import History
-from fedalt.alternation.phase import Phase
+from fedalt.alternation.phase import Phase, with_inner
 from fedalt.alternation.schedule import Moment, Schedule, State, as_schedule
 from fedalt.alternation.site import Site
 from fedalt.errors import ScheduleError, nearest
@@ -92,7 +92,7 @@ class Planner:
 
     def validate(self, blocks: BlockMap) -> None:
         """Raise :class:`ScheduleError` for a block named in a phase that the model has not."""
-        for phase in _with_inner(self._schedule.phases()):
+        for phase in with_inner(self._schedule.phases()):
             for entry in ("train", "send", "aggregate"):
                 for name in getattr(phase, entry):
                     if name not in blocks.members:
@@ -148,9 +148,3 @@ def _check_apart(phases: Sequence[Phase], blocks: BlockMap, round: int) -> None:
                     f"'{array}', so the work of one would be lost; let them train blocks apart, "
                     "fork them, or do one after the other"
                 )
-
-
-def _with_inner(phases: Sequence[Phase]) -> Iterator[Phase]:
-    for phase in phases:
-        yield phase
-        yield from _with_inner(phase.inner)

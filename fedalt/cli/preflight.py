@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedalt.alternation import BlockMap, Phase, Preview, Schedule, Selector, parse_schedule
 from fedalt.alternation import preview_schedule as preview
+from fedalt.alternation.phase import with_inner
 from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build, locate
 from fedalt.cli.values import check_values
@@ -48,7 +49,7 @@ def _check(config: Mapping[str, Any], tasks: TaskCache) -> None:
     planned = preview(schedule, seeds.at("schedule"), task.sites, config["rounds"], blocks)
     strategy = _build_strategy(config["strategy"])
     _check_phases(schedule, blocks, config["strategy"])
-    _check_params(planned)
+    _check_params(schedule, planned)
     _check_least_clients(strategy, planned)
     _check_device(config["engine"]["device"])
     _check_report(config["report"])
@@ -98,14 +99,11 @@ def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, A
     kernels = importlib.import_module(KERNELS).KernelTable()
     rules = importlib.import_module(RULES).RULES
     blockwise = importlib.import_module(BLOCKWISE)
-    for phase in _with_inner(schedule.phases()):
+    for phase in with_inner(schedule.phases()):
         try:
-            kernel = kernels(phase.kernel)
+            kernels(phase.kernel)
         except ConfigError as error:
             raise ConfigError(f"phase '{phase.name}': {error}") from error
-        # A kernel that can judge its hyper-parameters without data says so by having `check`.
-        if hasattr(kernel, "check"):
-            kernel.check(phase)
         for block, rule in phase.aggregate.items():
             if rule not in rules:
                 raise ConfigError(
@@ -117,17 +115,22 @@ def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, A
         blockwise.group_by_rule(phase, blocks)
 
 
-def _check_params(planned: Preview) -> None:
-    """Let kernels judge the hyper-parameters as planned: `ramp` and `curriculum` set some."""
+def _check_params(schedule: Schedule, planned: Preview) -> None:
+    """Let kernels judge hyper-parameters, as written and as planned: a ramp sets some.
+
+    A kernel that can judge them without data says so by having ``check``.
+    """
     kernels = importlib.import_module(KERNELS).KernelTable()
-    seen = set[tuple[str, tuple[str, ...]]]()
-    for plan in planned.rounds:
-        for phase in _with_inner([part.phase for part in plan.parts]):
-            key = (phase.name, tuple(sorted(phase.params)))
-            check = getattr(kernels(phase.kernel), "check", None)
-            if key not in seen and check is not None:
-                seen.add(key)
-                check(phase)
+    # Rounds that set the same parameters differ in values only: the first of them is judged.
+    coming = {
+        (phase.name, *sorted(phase.params)): phase
+        for plan in reversed(planned.rounds)
+        for phase in with_inner(part.phase for part in plan.parts)
+    }
+    for phase in [*with_inner(schedule.phases()), *coming.values()]:
+        check = getattr(kernels(phase.kernel), "check", None)
+        if check is not None:
+            check(phase)
 
 
 def _check_rules_heard(phase: Phase, strategy: Mapping[str, Any]) -> None:
@@ -203,9 +206,3 @@ def _check_report(reference: str | None) -> None:
     if not callable(getattr(module, name, None)):
         public = [n for n in vars(module) if not n.startswith("_")]
         raise ConfigError(f"report='{reference}': no function '{name}'{nearest(name, public)}")
-
-
-def _with_inner(phases: Sequence[Phase]) -> Iterator[Phase]:
-    for phase in phases:
-        yield phase
-        yield from _with_inner(phase.inner)

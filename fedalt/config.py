@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yaml import MarkedYAMLError
 
 FILE = "scenario.yaml"
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass
@@ -32,11 +33,21 @@ class Evaluate:
 
 @dataclass
 class Engine:
-    """Which engine runs the federation, and on what device kernels compute."""
+    """Which engine runs the federation, and how and on what device kernels compute.
+
+    ``mode`` is how a cohort is computed: ``auto`` times the ways there are at the start of a run
+    that is long enough, any other name settles it. ``precision`` is what torch's automatic mixed
+    precision may round products to, ``workers`` the number of processes that share a cohort, and
+    ``state_limit_mb`` how much of the clients' own state stays in memory.
+    """
 
     name: str = "local"
     device: str = "cpu"
     timeout: float | None = None
+    mode: str = "auto"
+    precision: str = "float32"
+    workers: int = 1
+    state_limit_mb: int = 512
 
 
 @dataclass
@@ -65,6 +76,7 @@ class Settings:
     engine: Engine = field(default_factory=Engine)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tensorboard: bool = False
+    profile: bool = False
     progress: bool = True
     watch: list[str] = field(default_factory=list)
     out: str = "runs"
@@ -133,6 +145,13 @@ def check_settings(data: Mapping[str, Any]) -> None:
             data["engine"]["timeout"] is None or data["engine"]["timeout"] > 0,
             "engine.timeout",
             "null (wait for ever) or more than 0 seconds",
+        ),
+        (data["engine"]["workers"] >= 1, "engine.workers", "at least 1"),
+        (data["engine"]["state_limit_mb"] >= 1, "engine.state_limit_mb", "at least 1 (MiB)"),
+        (
+            data["engine"]["precision"] in PRECISIONS,
+            "engine.precision",
+            " or ".join(f"'{name}'" for name in PRECISIONS),
         ),
         (
             re.fullmatch(r"[\w.-]+", data["name"]) is not None,

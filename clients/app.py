@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -16,8 +16,8 @@ from flwr.clientapp import ClientApp
 
 from fedalt.build import TaskCache
 from fedalt.clients.kernels import KernelTable
-from fedalt.clients.kernels.base import Order, SiteContext
-from fedalt.errors import WireError
+from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
+from fedalt.errors import FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state
 from fedalt.seeds import Seeds
 from fedalt.task import Task
@@ -40,37 +40,97 @@ class SiteApp(ClientApp):
         self.query("describe")(self._describe)
 
     def cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Answer many messages; those that share their content share its decoding."""
+        """Answer many messages; those that share their content are one cohort of a kernel."""
+        replies: dict[int, Message] = {}
         # By identity: the messages, which hold the contents, outlive this table.
-        decoded: dict[int, Instruction | Exception] = {}
-        replies = []
-        for message, context in zip(messages, contexts, strict=True):
-            if not message.metadata.message_type.startswith(("train", "evaluate")):
-                replies.append(guarded(lambda m=message, c=context: self(m, c), message, context))  # type: ignore[misc]
-                continue
-            key = id(message.content)
-            if key not in decoded:
-                decoded[key] = _try_read(message.content)
-            instruction = decoded[key]
-            replies.append(
-                guarded(
-                    lambda m=message, c=context, i=instruction: self._run(m, c, i),  # type: ignore[misc]
-                    message,
-                    context,
-                )
-            )
-        return replies
+        shared: dict[int, list[int]] = {}
+        for place, message in enumerate(messages):
+            if message.metadata.message_type.startswith(("train", "evaluate")):
+                shared.setdefault(id(message.content), []).append(place)
+            else:
+                context = contexts[place]
+                replies[place] = guarded(lambda m=message, c=context: self(m, c), message, context)  # type: ignore[misc]
+        for places in shared.values():
+            some = [messages[place] for place in places]
+            made = self._answer(some, [contexts[place] for place in places])
+            replies.update(zip(places, made, strict=True))
+        return [replies[place] for place in range(len(messages))]
+
+    def export_facts(self) -> dict[str, Any]:
+        """Return what kernels chose that a resumed run must take over, by kernel."""
+        return self._kernels.export_facts()
+
+    def import_facts(self, facts: Mapping[str, Any]) -> None:
+        """Take over what kernels chose in the run that is resumed."""
+        self._kernels.import_facts(facts)
 
     def _run_alone(self, message: Message, context: Context) -> Message:
-        return self._run(message, context, read_instruction(message.content))
+        instruction = read_instruction(message.content)
+        kernel, order = self._prepare(instruction, context)
+        start, site = time.perf_counter(), self._site(instruction, context)
+        work = kernel(order, site)
+        return self._reply(message, context, order, site, work, time.perf_counter() - start)
 
-    def _run(
-        self, message: Message, context: Context, instruction: Instruction | Exception
-    ) -> Message:
-        if isinstance(instruction, Exception):
-            raise instruction
+    def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Answer messages of one content; an error that is nobody's own belongs to each."""
+        try:
+            instruction = read_instruction(messages[0].content)
+            kernel, order = self._prepare(instruction, contexts[0])
+        except FedaltError as error:
+            return [_failed(m, c, error) for m, c in zip(messages, contexts, strict=True)]
+        sites: list[SiteContext | None] = []
+        replies: list[Message | None] = []
+        for message, context in zip(messages, contexts, strict=True):
+            try:
+                sites.append(self._site(instruction, context))
+                replies.append(None)
+            except Exception as error:
+                sites.append(None)
+                replies.append(_failed(message, context, error))
+        ready = [place for place, site in enumerate(sites) if site is not None]
+        works = self._works(kernel, order, [site for site in sites if site is not None])
         start = time.perf_counter()
-        plan, task, site = instruction.plan, self._task(context), _site_index(context)
+        for place, work in zip(ready, works, strict=True):
+            now = time.perf_counter()
+            replies[place] = self._judged(
+                messages[place], contexts[place], order, sites[place], work, now - start
+            )
+            start = time.perf_counter()
+        return [reply for reply in replies if reply is not None]
+
+    def _works(
+        self, kernel: Kernel, order: Order, sites: Sequence[SiteContext]
+    ) -> Iterator[Work | Exception]:
+        """Run a cohort as one where the kernel can, else client by client."""
+        together = getattr(kernel, "cohort", None)
+        if together is not None:
+            yield from together(order, sites)
+            return
+        for site in sites:
+            try:
+                yield kernel(order, site)
+            except Exception as error:
+                yield error
+
+    def _judged(
+        self,
+        message: Message,
+        context: Context,
+        order: Order,
+        site: SiteContext | None,
+        work: Work | Exception,
+        seconds: float,
+    ) -> Message:
+        if isinstance(work, Exception):
+            return _failed(message, context, work)
+        assert site is not None
+        try:
+            return self._reply(message, context, order, site, work, seconds)
+        except FedaltError as error:
+            return _failed(message, context, error)
+
+    def _prepare(self, instruction: Instruction, context: Context) -> tuple[Kernel, Order]:
+        plan, settings = instruction.plan, context.run_config
         order = Order(
             run_id=plan.run_id,
             round=plan.round,
@@ -78,27 +138,44 @@ class SiteApp(ClientApp):
             arrays=instruction.arrays,
             returns=plan.returns,
             extras=instruction.extras,
-            device=str(context.run_config.get("device", "cpu")),
+            device=str(settings.get("device", "cpu")),
+            mode=str(settings.get("mode", "sequential")),
+            precision=str(settings.get("precision", "float32")),
+            rounds=int(settings.get("rounds", 0)),
+            workers=int(settings.get("workers", 1)),
         )
-        state = export_state(context)
+        return self._kernels(plan.phase.kernel), order
+
+    def _site(self, instruction: Instruction, context: Context) -> SiteContext:
+        plan, site = instruction.plan, _site_index(context)
         seeds = Seeds(plan.seed).at("round", plan.round, "phase", plan.phase.name, "client", site)
-        work = self._kernels(plan.phase.kernel)(order, SiteContext(task, site, state, seeds))
-        if set(work.arrays) != set(plan.returns):
+        return SiteContext(self._task(context), site, export_state(context), seeds)
+
+    def _reply(
+        self,
+        message: Message,
+        context: Context,
+        order: Order,
+        site: SiteContext,
+        work: Work,
+        seconds: float,
+    ) -> Message:
+        if set(work.arrays) != set(order.returns):
             raise WireError(
-                f"kernel '{plan.phase.kernel}' returned {sorted(work.arrays)}, "
-                f"the round asks for {sorted(plan.returns)}"
+                f"kernel '{order.phase.kernel}' returned {sorted(work.arrays)}, "
+                f"the round asks for {sorted(order.returns)}"
             )
-        import_state(context, state)
+        import_state(context, site.state)
         report = ClientReport(
-            run_id=plan.run_id,
-            round=plan.round,
-            phase=plan.phase.name,
-            site=site,
+            run_id=order.run_id,
+            round=order.round,
+            phase=order.phase.name,
+            site=site.site,
             num_examples=work.num_examples,
             steps=work.steps,
-            seconds=time.perf_counter() - start,
+            seconds=seconds,
         )
-        arrays = {name: work.arrays[name] for name in plan.returns}
+        arrays = {name: work.arrays[name] for name in order.returns}
         return Message(make_reply(report, arrays, work.metrics), reply_to=message)
 
     def _describe(self, message: Message, context: Context) -> Message:
@@ -123,12 +200,13 @@ def _site_index(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _try_read(content: RecordDict) -> Instruction | Exception:
-    """Decode an instruction; its error belongs to each client that received it."""
-    try:
-        return read_instruction(content)
-    except Exception as error:
-        return error
+def _failed(message: Message, context: Context, error: Exception) -> Message:
+    """Answer with a client's error; its state is what it was, as only a reply changes it."""
+
+    def fail() -> Message:
+        raise error
+
+    return guarded(fail, message, context)
 
 
 def create_app(load_task: TaskLoader | None = None) -> SiteApp:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedalt.errors import ConfigError, nearest
+from fedalt.modes import AUTO, Mode
 from fedalt.overrides import check_overrides, flat_keys
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ def check_settings(data: Mapping[str, Any]) -> None:
             for part in key.split("."):
                 value = value[part]
             raise ConfigError(f"{key}={value!r}: must be {wanted}")
+    if data["engine"]["mode"] != AUTO:
+        Mode.read(data["engine"]["mode"])
     for name, changes in data["variants"].items():
         if not isinstance(changes, list | None):
             raise ConfigError(

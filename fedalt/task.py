@@ -57,5 +57,9 @@ class GradientTask(Task, Protocol):
 
     def loss(
         self, model: torch.nn.Module, batch: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Return the batch's mean loss and any further per-row mean metrics."""
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+        """Return the batch's mean loss and any further per-row mean metrics.
+
+        Metrics as tensors of no dimensions, and control flow that no value decides, let the
+        engine trace the loss: cohorts in one batch and compiled steps need that.
+        """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from typing import Any
 
 from fedalt.clients.kernels.base import Kernel
 from fedalt.errors import ConfigError, nearest
@@ -40,3 +42,19 @@ class KernelTable:
             found = getattr(importlib.import_module(module), attribute)
             self._made[name] = found() if isinstance(found, type) else found
         return self._made[name]
+
+    def export_facts(self) -> dict[str, Any]:
+        """Return the facts of each kernel that has some, by kernel name."""
+        facts = {
+            name: kernel.export_facts()
+            for name, kernel in sorted(self._made.items())
+            if hasattr(kernel, "export_facts")
+        }
+        return {name: found for name, found in facts.items() if found}
+
+    def import_facts(self, facts: Mapping[str, Any]) -> None:
+        """Hand each kernel the facts that a former run's kernel of its name exported."""
+        for name, found in facts.items():
+            kernel = self(name)
+            if hasattr(kernel, "import_facts"):
+                kernel.import_facts(found)

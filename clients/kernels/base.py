@@ -18,7 +18,9 @@ class Order:
 
     ``arrays`` are the blocks sent, as read-only numpy arrays that belong to the server: a
     kernel copies what it changes. ``extras`` are what a strategy added to the message's
-    configuration, such as FedProx's ``proximal-mu``.
+    configuration, such as FedProx's ``proximal-mu``. ``mode`` says how a cohort is to be
+    computed, ``precision`` what mixed precision may round to; ``rounds`` is how many the whole
+    run may have, 0 where that is not known, ``workers`` how many processes share a cohort.
     """
 
     run_id: str
@@ -28,6 +30,10 @@ class Order:
     returns: tuple[str, ...]
     extras: Mapping[str, Scalar] = field(default_factory=dict)
     device: str = "cpu"
+    mode: str = "sequential"
+    precision: str = "float32"
+    rounds: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,4 +66,10 @@ class Work:
 
 
 Kernel = Callable[[Order, SiteContext], Work]
-"""What one client does in a phase: order in, work out."""
+"""What one client does in a phase: order in, work out.
+
+A kernel may also have ``cohort(order, sites)``, which yields the work of many clients that
+received the same order, or the error of each that failed, in the order of ``sites``; and
+``export_facts()`` and ``import_facts(facts)``, plain data about choices that a resumed run
+must take over.
+"""

@@ -93,7 +93,8 @@ def mean_loss(
     averages = Averages()
     with lent_randomness(seeds, model.device):
         for part in torch.split(torch.from_numpy(rows).to(model.device), EVALUATION_BATCH):
-            loss, metrics = model.task.loss(model.module, take(data, part))
+            with model.autocast():
+                loss, metrics = model.task.loss(model.module, model.laid_out(take(data, part)))
             averages.add({**metrics, "loss": loss.item()}, len(part))
     means = averages.means()
     return means.pop("loss"), means
@@ -118,7 +119,7 @@ class EvaluateKernel:
         if order.phase.params:
             keys = ", ".join(f"params.{key}" for key in order.phase.params)
             raise ConfigError(f"phase '{order.phase.name}': evaluate takes no params, got {keys}")
-        model = self._models(site.task, order.device)
+        model = self._models(site.task, order.device, order.precision)
         of_site = getattr(site.task, "site_eval_data", site.task.site_data)
         data = checked(of_site(site.site), model.device, Place(order, site))
         rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)

@@ -8,6 +8,7 @@ began with. Nothing of one client is left for the next.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -38,12 +39,24 @@ class ReusedModel:
 
     ``parameters`` maps the names of the ``state_dict`` to the parameters (tied ones appear
     under each of their names), ``trainable`` names those that the task did not freeze.
+    ``first`` maps each array's name to the first of its names, ``distinct`` lists those. Arrays
+    of four dimensions lie in memory as ``channels_last`` says; their values are the same.
     """
 
-    def __init__(self, task: GradientTask, device: str) -> None:
+    def __init__(
+        self,
+        task: GradientTask,
+        device: str,
+        precision: str = "float32",
+        channels_last: bool = False,
+    ) -> None:
         self.task = task
         self.device = torch.device(device)
+        self.precision = precision
+        self.channels_last = channels_last
         self.module = task.model().to(self.device)
+        if channels_last:
+            self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
         self._tied = _tied_names(self.parameters)
         self.trainable = {name for name, p in self.parameters.items() if p.requires_grad}
@@ -58,6 +71,12 @@ class ReusedModel:
             if value is not None
         }
         self.buffers = tuple(name for name in self.names if name in self._homes)
+        firsts: dict[int, str] = {}
+        for name, param in self.parameters.items():
+            firsts.setdefault(id(param), name)
+        self.first = {name: firsts[id(param)] for name, param in self.parameters.items()}
+        self.first |= {name: name for name in self._homes}
+        self.distinct = tuple(dict.fromkeys(self.first.values()))
         # What never travels must not leak from one client into the next either.
         self._transient = {
             name: self.tensor(name).clone() for name in self._homes if name not in set(self.names)
@@ -76,6 +95,36 @@ class ReusedModel:
                     f"{where}: {', '.join(tied)} are one parameter, but {', '.join(left)} is not "
                     "among the trained blocks; put its names into blocks that are trained together"
                 )
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Let torch round products to ``precision`` where it knows that to be sound."""
+        if self.precision == "float32":
+            return nullcontext()
+        # Without a cache: it would keep a parameter's rounded copy past the parameter's update.
+        return torch.autocast(self.device.type, getattr(torch, self.precision), cache_enabled=False)
+
+    def laid_out(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return a batch in the model's memory layout."""
+        if not self.channels_last:
+            return batch
+        return tuple(in_channels_last(part) for part in batch)
+
+    def choose(self, arrays: Collection[str]) -> dict[str, torch.nn.Parameter]:
+        """Let gradients flow to those parameters only, and return them; tied names count once."""
+        wanted = set(arrays) & self.trainable
+        chosen: dict[int, str] = {}
+        for name, param in self.parameters.items():
+            param.requires_grad_(False)
+            if name in wanted:
+                chosen.setdefault(id(param), name)
+        trained = {name: self.parameters[name] for name in chosen.values()}
+        for param in trained.values():
+            param.requires_grad_(True)
+        return trained
+
+    def is_buffer(self, name: str) -> bool:
+        """Say whether an array is a buffer and no parameter."""
+        return name in self._homes
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return the live parameter or buffer, detached but sharing its storage."""
@@ -139,6 +188,15 @@ class ReusedModel:
         return arrays[name]
 
 
+def in_channels_last(part: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of four dimensions laid out with its channels last."""
+    if part.ndim != 4:
+        return part
+    # Not .contiguous: with one channel both layouts are contiguous, and torch would keep the
+    # strides by which its convolutions take the slower way.
+    return torch.empty_like(part, memory_format=torch.channels_last).copy_(part)
+
+
 def _tied_names(parameters: Mapping[str, torch.nn.Parameter]) -> list[list[str]]:
     """Return the names of each parameter that has several."""
     names: dict[int, list[str]] = {}
@@ -148,18 +206,27 @@ def _tied_names(parameters: Mapping[str, torch.nn.Parameter]) -> list[list[str]]
 
 
 class ModelCache:
-    """The model of the task seen last. Held by the kernel; it keeps that one task alive."""
+    """The models of the task seen last. Held by the kernel; it keeps that one task alive."""
 
     def __init__(self) -> None:
-        self._last: ReusedModel | None = None
+        self._task: Task | None = None
+        self._models: dict[tuple[str, str, bool], ReusedModel] = {}
 
-    def __call__(self, task: Task, device: str) -> ReusedModel:
-        """Return the task's model, built when the task or the device is a new one."""
-        last = self._last
-        if last is None or last.task is not task or last.device != torch.device(device):
+    def __call__(
+        self,
+        task: Task,
+        device: str,
+        precision: str = "float32",
+        channels_last: bool = False,
+    ) -> ReusedModel:
+        """Return the task's model, built when the task or one of the settings is a new one."""
+        if self._task is not task:
             if not (hasattr(task, "model") and hasattr(task, "loss")):
                 raise ConfigError(
                     f"{type(task).__name__} has no model and loss: this kernel needs a GradientTask"
                 )
-            last = self._last = ReusedModel(cast(GradientTask, task), device)
-        return last
+            self._task, self._models = task, {}
+        key = (device, precision, channels_last)
+        if key not in self._models:
+            self._models[key] = ReusedModel(cast(GradientTask, task), *key)
+        return self._models[key]

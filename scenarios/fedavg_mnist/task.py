@@ -99,12 +99,12 @@ class DigitsTask:
 
     def loss(
         self, model: nn.Module, batch: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Return the mean cross-entropy, and the accuracy."""
         images, labels = batch
         scores = model(images)
         correct = (scores.detach().argmax(1) == labels).float().mean()
-        return functional.cross_entropy(scores, labels), {"accuracy": float(correct)}
+        return functional.cross_entropy(scores, labels), {"accuracy": correct}
 
     @torch.no_grad()
     def evaluate(self, arrays: Arrays) -> dict[str, float]:

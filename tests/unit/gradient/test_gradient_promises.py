@@ -43,7 +43,7 @@ def test_the_ambient_generator_is_given_back():
     task = ToyTask(dropout_mlp, blocks=())
     before = torch.get_rng_state()
     kernel, order = GradientKernel(), order_of(task, phase_of(epochs=0, steps=1))
-    kernel._models(task, "cpu")
+    kernel._made.models(task, "cpu")
     torch.set_rng_state(before)
     kernel(order, context_of(task))
     assert torch.equal(torch.get_rng_state(), before)

@@ -80,7 +80,7 @@ def test_only_the_trained_block_is_returned_and_changed():
     assert set(work.arrays) == {"2.weight", "2.bias"}
     frozen = {n: a for n, a in start_of(task).items() if n not in work.arrays}
     for name, array in frozen.items():
-        assert kernel._models(task, "cpu").read(name).tobytes() == array.tobytes()
+        assert kernel._made.models(task, "cpu").read(name).tobytes() == array.tobytes()
 
     def head_only(params):
         return torch.optim.SGD(list(params)[2:], lr=0.1, weight_decay=0.1)
@@ -144,7 +144,7 @@ def test_batch_norm_buffers_are_trained_with_their_block_only():
 
     kernel(order_of(task, phase_of(train=("head",))), context_of(task))
     for name in ("2.running_mean", "2.running_var", "2.num_batches_tracked", "2.weight"):
-        assert kernel._models(task, "cpu").read(name).tobytes() == start[name].tobytes()
+        assert kernel._made.models(task, "cpu").read(name).tobytes() == start[name].tobytes()
 
 
 def test_a_block_of_buffers_alone_learns_by_the_forward_pass():

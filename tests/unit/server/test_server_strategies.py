@@ -172,13 +172,13 @@ def test_a_content_of_its_own_for_every_client(
     seen: list[tuple[int, int]] = []
     from fedalt.clients.kernels import gradient
 
-    call = gradient.GradientKernel.__call__
+    cohort = gradient.GradientKernel.cohort
 
-    def spy(self: Any, order: Any, site: Any) -> Any:
-        seen.append((site.site, int(order.extras["place"])))
-        return call(self, order, site)
+    def spy(self: Any, order: Any, sites: Any) -> Any:
+        seen.extend((site.site, int(order.extras["place"])) for site in sites)
+        return cohort(self, order, sites)
 
-    monkeypatch.setattr(gradient.GradientKernel, "__call__", spy)
+    monkeypatch.setattr(gradient.GradientKernel, "cohort", spy)
     federate(LeastSquares(60), tmp_path / "run", rounds=2)
     assert [site for site, _ in seen] == [*range(60), *range(60)]
     assert len({place for _, place in seen[:60]}) == 60, "every client has its own settings"

@@ -1,0 +1,280 @@
+"""Many clients at once: one program over stacked parameters, whatever the clients' sizes.
+
+K clients take their steps in lockstep. One whose batch is short has rows that weigh nothing;
+one that has no more batches waits as it is. So each does exactly the steps it would do alone,
+and sorting by size keeps the waiting short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fedalt.clients.kernels import optim
+from fedalt.clients.kernels.base import Order, Work
+from fedalt.clients.kernels.client import Client
+from fedalt.clients.kernels.held import as_received, hyper_tensors, initial_loss, load, pure_step
+from fedalt.clients.kernels.model import ReusedModel
+from fedalt.clients.kernels.program import Program, trace_batched
+from fedalt.clients.kernels.pure import PureStep, Tensors, weights_of
+from fedalt.clients.kernels.records import Records
+from fedalt.clients.kernels.stages import Stage, batch_table
+
+_BLOCK_BYTES = 2**25
+"""About how much of the clients' data is laid out at once."""
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """A program with the memory its batches are laid out in: tensors (K, S, B, ...)."""
+
+    program: Program
+    parts: Tensors
+
+    @property
+    def steps(self) -> int:
+        """How many steps are laid out at once."""
+        return self.parts[0].shape[1]
+
+    @property
+    def rows(self) -> int:
+        """How many rows a batch holds, those that fill up included."""
+        return self.parts[0].shape[2]
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A step with tensors such as it is called with; ``rows`` of ``data`` make a batch."""
+
+    step: PureStep
+    carry: Tensors
+    fixed: Tensors
+    per_client: tuple[bool, ...]
+    data: Tensors
+    rows: int
+
+    def key(self) -> tuple[object, ...]:
+        """Return what a program depends on."""
+        shapes = tuple((tuple(part.shape[1:]), part.dtype) for part in self.data)
+        return (self.step.key(), self.per_client, len(self.carry[0]), shapes, self.rows)
+
+    def desk(self, steps: int, compiled: bool) -> _Desk:
+        """Trace the step, and reserve room for the batches of so many steps, or of fewer."""
+        clients, device = len(self.carry[0]), self.data[0].device
+        row = sum(part[:1].numel() * part.element_size() for part in self.data)
+        fitting = max(1, min(steps, _BLOCK_BYTES // max(1, clients * self.rows * row)))
+        # Zeros: what no client has filled yet is computed on, and thrown away.
+        parts = tuple(
+            torch.zeros((clients, fitting, self.rows, *p.shape[1:]), dtype=p.dtype, device=device)
+            for p in self.data
+        )
+        weights = torch.ones(clients, self.rows, device=device)
+        example = (*(part[:, 0] for part in parts), weights)
+        program = trace_batched(
+            self.step, self.carry, self.fixed, example, self.per_client, compiled
+        )
+        return _Desk(program, parts)
+
+
+@dataclass
+class Desks:
+    """The programs made so far, one for every shape of batch met."""
+
+    compiled: bool
+    _made: dict[tuple[object, ...], _Desk] = field(default_factory=dict)
+
+    def get(self, example: _Example, steps: int) -> _Desk:
+        """Return the desk for an example, made when first asked for."""
+        key = example.key()
+        if key not in self._made:
+            self._made[key] = example.desk(steps, self.compiled)
+        return self._made[key]
+
+
+def run_batched(
+    model: ReusedModel, order: Order, clients: Sequence[Client], width: int, desks: Desks
+) -> Iterator[tuple[Client, Work | Exception]]:
+    """Train clients ``width`` at a time; yield each with its work or its error.
+
+    A batch is always ``width`` wide: places that no client has are computed and thrown away,
+    so that every batch runs the same program. Raises
+    :class:`fedalt.clients.kernels.program.UntraceableError` where there is none.
+    """
+    alike: dict[tuple[object, ...], list[Client]] = {}
+    for client in clients:
+        alike.setdefault(tuple((p.shape[1:], p.dtype) for p in client.data), []).append(client)
+    for group in alike.values():
+        # Of equal length next to each other; a stable order, for equal results.
+        ordered = sorted(group, key=lambda client: -len(client.rows))
+        for start in range(0, len(ordered), width):
+            some = ordered[start : start + width]
+            yield from zip(some, _Batch(model, order, some, width, desks).run(), strict=True)
+
+
+def rows_for(largest: int, batch_size: int) -> int:
+    """Return how many rows a batch is laid out for: few different numbers, few programs.
+
+    It follows from the clients at hand alone, so that a resumed run computes the same.
+    """
+    step = max(1, largest // 8)
+    return min(batch_size, -(-largest // step) * step)
+
+
+class _Batch:
+    """One batch of clients on their way through their stages."""
+
+    def __init__(
+        self,
+        model: ReusedModel,
+        order: Order,
+        clients: Sequence[Client],
+        width: int,
+        desks: Desks,
+    ) -> None:
+        self._model, self._order, self._clients = model, order, clients
+        self._width, self._desks = width, desks
+        held = load(model, order, clients)
+        returned = {model.first[name] for name in order.returns}
+        self._stacked = {n for n in returned if not model.is_buffer(n)} | held.apart
+        own = [held.own[i] if i < len(clients) else {} for i in range(width)]
+        self._arrays = {
+            name: torch.stack([arrays.get(name, value) for arrays in own])
+            if name in self._stacked
+            else value
+            for name, value in held.shared.items()
+        }
+        self._received = dict(self._arrays)
+        self._records = Records(clients)
+        self._pending: list[dict[str, np.ndarray]] = [{} for _ in clients]
+        self._initial = [initial_loss(model, order, client) for client in clients]
+
+    def run(self) -> list[Work | Exception]:
+        """Run all stages; return each client's work or its error."""
+        for position in range(len(self._clients[0].stages)):
+            self._run_stage([client.stages[position] for client in self._clients])
+        arrays = self._results()
+        found: list[Work | Exception] = []
+        for place, client in enumerate(self._clients):
+            error = self._records.errors[place]
+            if error is not None:
+                found.append(error)
+                continue
+            client.site.state.update(self._pending[place])
+            found.append(
+                Work(
+                    {name: stack[place] for name, stack in arrays.items()},
+                    len(client.rows),
+                    {**self._records.means(place), **self._initial[place]},
+                    int(self._records.steps[place]),
+                )
+            )
+        return found
+
+    def _run_stage(self, stages: Sequence[Stage]) -> None:
+        step = pure_step(self._model, stages[0], weighted=True)
+        carry = (*(self._arrays[n] for n in step.trained), *self._slots(step, stages))
+        like = self._arrays[step.trained[0]]
+        received = [self._received[n] for n in step.trained] if step.proximal else []
+        fixed = (*hyper_tensors(step, like), *(self._arrays[n] for n in step.frozen), *received)
+        per_client = [
+            *[False] * len(step.hypers),
+            *(n in self._stacked for n in step.frozen),
+            *[True] * len(received),
+        ]
+        tables = [batch_table(stage) for stage in stages]
+        counts = np.zeros((max(len(t) for t, _ in tables), self._width), dtype=np.int64)
+        for place, (_, rows) in enumerate(tables):
+            counts[: len(rows), place] = rows
+        rows = rows_for(int(counts.max()), stages[0].phase.batch_size)
+        example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, rows)
+        desk = self._desks.get(example, len(counts))
+        carry, values = self._steps(desk, carry, fixed, [t for t, _ in tables], counts)
+        self._arrays.update(zip(step.trained, carry, strict=False))
+        present = counts[:, : len(self._clients)]
+        self._records.add({n: v[:, : len(self._clients)] for n, v in values.items()}, present)
+        self._records.check(carry[: len(step.trained)])
+        self._keep(step, stages, carry)
+
+    def _steps(
+        self,
+        desk: _Desk,
+        carry: Tensors,
+        fixed: Tensors,
+        tables: Sequence[np.ndarray],
+        counts: np.ndarray,
+    ) -> tuple[Tensors, dict[str, np.ndarray]]:
+        """Take all steps; return the carry, and loss and metrics as tables (S, K)."""
+        device = desk.parts[0].device
+        weights = weights_of(counts, desk.rows).to(device)
+        measured: list[torch.Tensor] = []
+        first = len(carry)
+        with torch.no_grad():
+            for begin in range(0, len(counts), desk.steps):
+                self._lay_out(desk, tables, begin)
+                for number in range(min(desk.steps, len(counts) - begin)):
+                    batch = [part[:, number] for part in desk.parts]
+                    out = desk.program.call(*carry, *fixed, *batch, weights[begin + number])
+                    carry = tuple(out[:first])
+                    measured.append(torch.stack(tuple(out[first:])).detach())
+        table = torch.stack(measured).cpu().numpy()
+        names = ("loss", *desk.program.metrics)
+        return carry, {name: table[:, i] for i, name in enumerate(names)}
+
+    def _lay_out(self, desk: _Desk, tables: Sequence[np.ndarray], begin: int) -> None:
+        """Gather the rows of the next steps, each client's into its own place."""
+        for place, (client, table) in enumerate(zip(self._clients, tables, strict=True)):
+            part = table[begin : begin + desk.steps]
+            if not len(part):
+                continue
+            part = part[:, : desk.rows]
+            rows = torch.from_numpy(np.ascontiguousarray(part).reshape(-1))
+            for target, source in zip(desk.parts, client.data, strict=True):
+                aim = target[place, : len(part), : part.shape[1]]
+                picked = rows.to(source.device)
+                if aim.is_contiguous():
+                    torch.index_select(source, 0, picked, out=aim.view(-1, *source.shape[1:]))
+                else:
+                    aim.copy_(source.index_select(0, picked).view(aim.shape))
+
+    def _slots(self, step: PureStep, stages: Sequence[Stage]) -> list[torch.Tensor]:
+        """Return the optimiser's slots before the stage, stacked, in the carry's order."""
+        rule = step.settings.optimizer
+        params = [self._arrays[name] for name in step.trained]
+        if not step.settings.persist:
+            fresh = optim.start(rule, [param[0] for param in params])
+            return [torch.stack([t] * self._width) for slot in step.slots for t in fresh[slot]]
+        states = []
+        for place in range(self._width):
+            known = place < len(self._clients)
+            kept = {**self._clients[place].site.state, **self._pending[place]} if known else {}
+            own = [param[place] for param in params]
+            states.append(optim.restore(rule, step.trained, own, kept, stages[0].scope))
+        return [
+            torch.stack([state[slot][i] for state in states])
+            for slot in step.slots
+            for i in range(len(params))
+        ]
+
+    def _keep(self, step: PureStep, stages: Sequence[Stage], carry: Tensors) -> None:
+        if not step.settings.persist:
+            return
+        count = len(step.trained)
+        for place, pending in enumerate(self._pending):
+            state = {
+                slot: [t[place] for t in carry[count * i : count * (i + 1)]]
+                for i, slot in enumerate(step.slots, start=1)
+            }
+            optim.keep(step.trained, state, pending, stages[0].scope)
+
+    def _results(self) -> dict[str, np.ndarray]:
+        """Return what the order wants back, stacked: (K, ...) for each array."""
+        arrays = {}
+        for name in self._order.returns:
+            value = self._arrays[self._model.first[name]]
+            if self._model.first[name] not in self._stacked:
+                value = torch.stack([value] * self._width)
+            arrays[name] = as_received(self._order, name, value.cpu().numpy())
+        return arrays

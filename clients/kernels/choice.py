@@ -1,0 +1,200 @@
+"""Which mode computes a phase's cohorts: the one told, or the fastest of a short timed probe.
+
+The probe trains a few of the first cohort's clients in each mode that could pay, throws the
+results away, and compares them with the reference first: a mode that does not agree is never
+chosen (batch normalisation, for one, mixes the rows that ``batched`` takes apart). What the
+probe found is recorded with the run, and a resumed run takes it over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedalt.clients.kernels.base import Order, SiteContext, Work
+from fedalt.clients.kernels.client import Client
+from fedalt.errors import ConfigError, FedaltError
+from fedalt.modes import SEQUENTIAL, Mode
+
+WORTH_PROBING = 5.0
+"""Seconds of work that a run must still have ahead, at the reference's speed."""
+COMPILING = 12.0
+"""Seconds that compiling a step takes, about: what it may save must be more."""
+SAVING = 0.3
+"""The share of the time that compiling saves, about."""
+TOLERANCE = 1e-3
+"""How far a mode may end from the reference, relative to the length of the client's update."""
+_SAMPLE = 3
+
+Run = Callable[[Mode, Order, Sequence[SiteContext]], list[Work | Exception]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a phase, and why: milliseconds a client, and who was left out."""
+
+    mode: Mode
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that :meth:`from_dict` reads."""
+        return {
+            "mode": str(self.mode),
+            "milliseconds": dict(self.milliseconds),
+            "left_out": dict(self.left_out),
+            "note": self.note,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Choice:
+        """Read what :meth:`to_dict` returned."""
+        return cls(Mode.read(data["mode"]), data["milliseconds"], data["left_out"], data["note"])
+
+
+def settle(
+    told: Mode, order: Order, sites: Sequence[SiteContext], client: Client, run: Run
+) -> Choice:
+    """Take the mode that was told, if it agrees with the reference on the first clients.
+
+    Raises :class:`ConfigError` with the reason if it does not.
+    """
+    mode = _with_width(told, order, sites, client)
+    if mode in (SEQUENTIAL, Mode(channels_last=True)):
+        return Choice(mode, note="told")
+    sample = [_copy(site) for site in sites[:_SAMPLE]]
+    wanted = run(SEQUENTIAL, order, sample)
+    error = next((w for w in wanted if isinstance(w, Exception)), None)
+    if error is not None:
+        # The reference fails too, so the client is at fault, and its reply will say so.
+        return Choice(mode, note="told; the first clients fail in any mode")
+    reason = _disagreement(mode, order, sites[:_SAMPLE], wanted, run)
+    if reason:
+        raise ConfigError(
+            f"phase '{order.phase.name}': engine.mode={told} cannot compute it: {reason}; "
+            "choose engine.mode=auto or sequential"
+        )
+    return Choice(mode, note="told")
+
+
+def probe(order: Order, sites: Sequence[SiteContext], client: Client, run: Run) -> Choice:
+    """Time the modes that could pay and choose the fastest that agrees with the reference."""
+    sample = list(sites[:_SAMPLE])
+    run(SEQUENTIAL, order, [_copy(sample[0])])
+    seconds, wanted = _timed(SEQUENTIAL, order, sample, run)
+    left = len(sites) * max(1, order.rounds - order.round + 1) / order.workers
+    spent = {SEQUENTIAL: seconds}
+    if any(isinstance(work, Exception) for work in wanted):
+        return Choice(SEQUENTIAL, note="the first clients fail, so nothing could be compared")
+    if seconds * left < WORTH_PROBING:
+        return _chosen(spent, {}, f"about {seconds * left:.1f} s of work: not worth a probe")
+    left_out: dict[str, str] = {}
+    for mode in _candidates(order, sites, client):
+        best = min(spent.values())
+        if mode.compiled and best * left * SAVING < COMPILING:
+            left_out[str(mode)] = f"about {best * left:.0f} s of work: compiling would not pay"
+            continue
+        if mode.batched and mode.compiled and replace(mode, compiled=False) not in spent:
+            left_out[str(mode)] = "batched was left out"
+            continue
+        reason = _disagreement(mode, order, sample, wanted, run)
+        if reason:
+            left_out[str(mode)] = reason
+            continue
+        some = list(sites[: max(_SAMPLE, mode.clients)])
+        spent[mode] = min(_timed(mode, order, some, run)[0] for _ in range(2))
+    return _chosen(spent, left_out, "probed")
+
+
+def _chosen(spent: Mapping[Mode, float], left_out: Mapping[str, str], note: str) -> Choice:
+    mode = min(spent, key=lambda m: spent[m])
+    times = {str(m): round(1000 * seconds, 3) for m, seconds in spent.items()}
+    return Choice(mode, times, left_out, note)
+
+
+def _candidates(order: Order, sites: Sequence[SiteContext], client: Client) -> Iterator[Mode]:
+    images = any(a.ndim == 4 for a in order.arrays.values())
+    if images:
+        yield Mode(channels_last=True)
+    batched = _with_width(Mode(batched=True), order, sites, client)
+    if batched.clients > 1:
+        yield batched
+    yield Mode(compiled=True, channels_last=images)
+    if batched.clients > 1:
+        yield replace(batched, compiled=True)
+
+
+def _with_width(mode: Mode, order: Order, sites: Sequence[SiteContext], client: Client) -> Mode:
+    """Say how many clients a batch holds, where the mode leaves that open."""
+    if not mode.batched or mode.clients:
+        return mode
+    cohort = -(-len(sites) // order.workers)
+    weights = sum(order.arrays[n].nbytes for n in order.returns if n in order.arrays)
+    data = sum(part[:1].nbytes for part in client.data) * len(client.rows)
+    width = _room(torch.device(order.device)) // max(1, weights + data // 8)
+    width = max(1, min(cohort, width))
+    # As many batches as that takes, evenly filled.
+    return replace(mode, clients=-(-cohort // -(-cohort // width)))
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that a batch's weights may take: what stays in a core's cache, or half of a GPU's."""
+    if device.type != "cuda":
+        return 2**20
+    free, _ = torch.cuda.mem_get_info(device)
+    # Weights, gradients, optimiser slots and activations, several times over.
+    return int(free) // 16
+
+
+def _timed(
+    mode: Mode, order: Order, sites: Sequence[SiteContext], run: Run
+) -> tuple[float, list[Work | Exception]]:
+    """Return seconds a client, and what the clients brought; their state stays as it was."""
+    clock = time.perf_counter if order.device.startswith("cuda") else time.process_time
+    copies = [_copy(site) for site in sites]
+    start = clock()
+    works = run(mode, order, copies)
+    return (clock() - start) / len(copies), works
+
+
+def _disagreement(
+    mode: Mode, order: Order, sites: Sequence[SiteContext], wanted: Sequence[Any], run: Run
+) -> str:
+    """Say why a mode may not stand in for the reference; empty if it may."""
+    try:
+        found = run(mode, order, [_copy(site) for site in sites])
+    except (FedaltError, RuntimeError, ValueError, TypeError) as error:
+        return str(error).strip().splitlines()[0]
+    for work, reference in zip(found, wanted, strict=True):
+        if isinstance(work, Exception):
+            return f"it fails where the reference does not: {work}"
+        gap = _gap(order, work, reference)
+        if not gap <= TOLERANCE:
+            return (
+                f"its result is {gap:.1e} of an update away from the reference's (at most "
+                f"{TOLERANCE:g}); is the loss a mean over rows that do not depend on each other?"
+            )
+    return ""
+
+
+def _gap(order: Order, work: Work, reference: Work) -> float:
+    """Return the distance of two results, relative to how far the reference went."""
+    apart = moved = size = 0.0
+    for name, values in reference.arrays.items():
+        apart += float(np.square(np.subtract(work.arrays[name], values, dtype=np.float64)).sum())
+        size += float(np.square(values, dtype=np.float64).sum())
+        if name in order.arrays:
+            step = np.subtract(values, order.arrays[name], dtype=np.float64)
+            moved += float(np.square(step).sum())
+    # Rounding of the weights themselves is no disagreement, however short the step.
+    return float(np.sqrt(apart) / max(np.sqrt(moved), 1e-3 * np.sqrt(size), 1e-12))
+
+
+def _copy(site: SiteContext) -> SiteContext:
+    return replace(site, state=dict(site.state))

@@ -1,0 +1,61 @@
+"""A client of the gradient kernel, ready to train: its data, its rows, its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedalt.clients.kernels.base import Order, SiteContext
+from fedalt.clients.kernels.evaluate import Batch, checked, viewed
+from fedalt.clients.kernels.model import Place, ReusedModel
+from fedalt.clients.kernels.stages import Plan, Stage, unfold
+from fedalt.errors import ConfigError, DataError, nearest
+
+ADVICE = "lower params.lr, set params.clip_norm, or look at the site's data"
+
+
+@dataclass(frozen=True)
+class Client:
+    """One site's share of an order. ``rows`` are those its view shows, in order."""
+
+    site: SiteContext
+    data: Batch
+    rows: np.ndarray
+    stages: tuple[Stage, ...]
+    where: Place
+
+
+def check_order(model: ReusedModel, order: Order, site: SiteContext) -> tuple[Plan, ...]:
+    """Read what an order asks of every client; ``site`` only says where an error is met.
+
+    Raises :class:`ConfigError` for arrays, params or blocks that do not fit.
+    """
+    where = Place(order, site)
+    for name in order.returns:
+        if name not in model.names:
+            raise ConfigError(
+                f"{where}: asked to train '{name}'{nearest(name, model.names)}, "
+                "which the model has not"
+            )
+    model.check_ties(order.returns, where)
+    return unfold(order, model.blocks)
+
+
+def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence[Plan]) -> Client:
+    """Read a site's data; raises :class:`DataError` for a site without rows."""
+    where = Place(order, site)
+    data = checked(site.task.site_data(site.site), model.device, where)
+    rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
+    return Client(site, data, rows, tuple(plan.of(rows, site.seeds) for plan in plans), where)
+
+
+def no_rows_for_batch_norm(error: ValueError, where: Place, step: int, rows: int) -> Exception:
+    """Explain batch normalisation's refusal of a single row; any other error stays as it is."""
+    if "more than 1 value per channel" not in str(error):
+        return error
+    return DataError(
+        f"{where}, step {step}: batch normalisation cannot learn from a batch of {rows} row; "
+        "choose a batch_size that leaves no single row over, or give the site more rows"
+    )

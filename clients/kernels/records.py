@@ -1,0 +1,72 @@
+"""What the steps of clients that train together measured, and who of them went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from fedalt.clients.kernels.client import ADVICE, Client
+from fedalt.errors import FedaltError
+
+
+@dataclass
+class Records:
+    """Means over rows for K clients, and each one's first error.
+
+    ``steps`` counts the steps a client has taken; a client with an error goes on training with
+    the others, and its results are thrown away.
+    """
+
+    clients: Sequence[Client]
+    steps: np.ndarray = field(init=False)
+    errors: list[Exception | None] = field(init=False)
+    _sums: dict[str, np.ndarray] = field(default_factory=dict)
+    _rows: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.clients)
+        self.steps = np.zeros(count, dtype=np.int64)
+        self.errors = [None] * count
+        self._rows = np.zeros(count)
+
+    def add(self, values: dict[str, np.ndarray], counts: np.ndarray) -> None:
+        """Take in one stage: metrics (S, K), ``loss`` among them, and rows (S, K) behind each.
+
+        Steps without rows did not happen.
+        """
+        taken = counts > 0
+        broken = taken & ~np.isfinite(values["loss"])
+        for place in np.flatnonzero(broken.any(0)):
+            step = int(np.argmax(broken[:, place]))
+            self._fail(
+                int(place),
+                f"step {self.steps[place] + taken[: step + 1, place].sum()}: "
+                f"the loss is {float(values['loss'][step, place])}",
+            )
+        for name, table in values.items():
+            total = np.where(taken, table, 0.0) * counts
+            self._sums[name] = self._sums.get(name, 0.0) + total.sum(0, dtype=np.float64)
+        self._rows += counts.sum(0)
+        self.steps += taken.sum(0)
+
+    def check(self, params: Sequence[torch.Tensor]) -> None:
+        """Note each client of whose parameters (K, ...) one is no longer finite."""
+        count = len(self.clients)
+        # A sum is finite only if all of its terms are: one pass, and no look at each client.
+        sums = [param[:count].sum() for param in params]
+        if not sums or torch.stack(sums).isfinite().all():
+            return
+        for place in range(count):
+            if not all(param[place].isfinite().all() for param in params):
+                self._fail(place, f"step {self.steps[place]}: a parameter is not finite")
+
+    def means(self, place: int) -> dict[str, float]:
+        """Return one client's metrics, means over the rows it trained on."""
+        return {n: float(total[place] / self._rows[place]) for n, total in self._sums.items()}
+
+    def _fail(self, place: int, what: str) -> None:
+        if self.errors[place] is None:
+            self.errors[place] = FedaltError(f"{self.clients[place].where}, {what}; {ADVICE}")

@@ -8,7 +8,8 @@ same labels give the same stream in any process, on any engine and in any order.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +20,29 @@ if TYPE_CHECKING:
 Label = int | str
 
 
-def _words(label: Label) -> list[int]:
-    """Map a label to 32-bit words; strings by SHA-256, so that they do not depend on hash()."""
+_KEY = 16
+"""Bytes that a label adds to a place's key: four 32-bit words."""
+_POOL = 4
+"""Words to which numpy fills up a seed before a spawn key follows."""
+
+
+# Typed, since True and 1 are equal keys but different labels. A round asks for few labels.
+@lru_cache(maxsize=4096, typed=True)
+def _key(label: Label) -> bytes:
+    """Map a label to 16 bytes; texts by SHA-256, so that they do not depend on hash()."""
     # An index from numpy is a number too, not a text.
     number = isinstance(label, int | np.integer)
     kind, text = ("i", str(label)) if number else ("s", label)
-    digest = hashlib.sha256(f"{kind}:{text}".encode()).digest()
-    return [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
+    return hashlib.sha256(f"{kind}:{text}".encode()).digest()[:_KEY]
+
+
+@lru_cache(maxsize=64)
+def _root(seed: int) -> bytes:
+    """Return a run's seed as numpy reads it where a spawn key follows."""
+    if seed < 0:
+        raise ValueError(f"a seed must not be negative, but is {seed}")
+    words = max(_POOL, -(-seed.bit_length() // 32))
+    return seed.to_bytes(4 * words, "little")
 
 
 @dataclass(frozen=True)
@@ -34,15 +51,28 @@ class Seeds:
 
     root: int
     path: tuple[Label, ...] = ()
+    _walked: bytes = field(default=b"", compare=False, repr=False)
+    """The labels' keys, kept from parent to child; made from ``path`` where it is missing."""
+
+    def __post_init__(self) -> None:
+        if len(self._walked) != _KEY * len(self.path):
+            object.__setattr__(self, "_walked", b"".join(map(_key, self.path)))
 
     def at(self, *labels: Label) -> Seeds:
         """Walk further down the tree."""
-        return Seeds(self.root, self.path + labels)
+        return Seeds(self.root, self.path + labels, self._walked + b"".join(map(_key, labels)))
 
     def sequence(self) -> np.random.SeedSequence:
-        """Return the ``SeedSequence`` of this place."""
-        key = [word for label in self.path for word in _words(label)]
-        return np.random.SeedSequence(self.root, spawn_key=tuple(key))
+        """Return the ``SeedSequence`` of this place.
+
+        It draws, and spawns, what ``SeedSequence(root, spawn_key=...)`` with the labels' words
+        does, but is given the words as numpy would assemble them: a key as a tuple costs 1 µs
+        a word.
+        """
+        if not self.path:
+            return np.random.SeedSequence(self.root)
+        words = np.frombuffer(_root(int(self.root)) + self._walked, "<u4")
+        return np.random.SeedSequence(words.astype(np.uint32, copy=False))
 
     def numpy(self) -> np.random.Generator:
         """Return a fresh numpy generator (PCG64) for this place."""

@@ -19,6 +19,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.common.constant import SType
 
 from fedalt.errors import WireError
+from fedalt.wire.content import array_record, decoded_once
 
 
 class SharedArray(Array):
@@ -57,6 +58,10 @@ class SharedArray(Array):
         """Return a copy that the caller may change."""
         return self.view().copy()
 
+    def deflate(self) -> bytes:
+        """Encode as the ``Array`` that it is to the other side."""
+        return Array(self.dtype, self.shape, self.stype, self.data).deflate()
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, SharedArray):
             mine, theirs = self.view(), other.view()
@@ -74,10 +79,7 @@ def _name(dtype: np.dtype) -> str:
 
 def record_of(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
     """Wrap arrays without copying them; the caller gives them away."""
-    record = ArrayRecord()
-    for name, values in arrays.items():
-        record[name] = SharedArray(np.asarray(values))
-    return record
+    return array_record({name: SharedArray(np.asarray(v)) for name, v in arrays.items()})
 
 
 def arrays_of(record: ArrayRecord) -> dict[str, np.ndarray]:
@@ -92,7 +94,7 @@ def _decode(name: str, array: Array) -> np.ndarray:
     if isinstance(array, SharedArray):
         return array.view()
     try:
-        values = _parse(array)
+        values = decoded_once(array, array.data, lambda data: _parse(array.stype, data))
     except Exception as error:
         raise WireError(f"array '{name}' cannot be decoded: {error}") from error
     if _name(values.dtype) != array.dtype or tuple(values.shape) != tuple(array.shape):
@@ -103,14 +105,14 @@ def _decode(name: str, array: Array) -> np.ndarray:
     return values
 
 
-def _parse(array: Array) -> np.ndarray:
+def _parse(stype: str, data: bytes) -> np.ndarray:
     """Read ``np.save`` bytes in place; their length is checked before anything is reserved.
 
     ``np.load`` would reserve whatever the header claims, and overlook bytes after the array.
     """
-    if array.stype != SType.NUMPY:
-        raise ValueError(f"it is of kind '{array.stype}', only '{SType.NUMPY}' is read")
-    stream = BytesIO(array.data)
+    if stype != SType.NUMPY:
+        raise ValueError(f"it is of kind '{stype}', only '{SType.NUMPY}' is read")
+    stream = BytesIO(data)
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -120,8 +122,8 @@ def _parse(array: Array) -> np.ndarray:
         raise ValueError(f"its header has version {version}, which is not known here")
     if dtype.hasobject:
         raise ValueError("it holds objects, which are never loaded")
-    needed, held = math.prod(shape) * dtype.itemsize, len(array.data) - stream.tell()
+    needed, held = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
     if min(shape, default=0) < 0 or needed != held:
         raise ValueError(f"its header claims {needed} bytes of values, it holds {held}")
-    flat = np.frombuffer(array.data, dtype, count=math.prod(shape), offset=stream.tell())
+    flat = np.frombuffer(data, dtype, count=math.prod(shape), offset=stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -17,8 +19,9 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedalt.alternation.phase import Scalar
 from fedalt.errors import WireError
 from fedalt.wire.arrays import arrays_of, record_of
+from fedalt.wire.content import Content, metric_record, report_of, report_record
 from fedalt.wire.plan import RoundPlan, decode_plan, encode_plan
-from fedalt.wire.report import ClientReport, decode_report, encode_report
+from fedalt.wire.report import ClientReport
 
 ARRAYS = "arrays"
 FROZEN = "frozen"
@@ -77,7 +80,8 @@ def read_instruction(content: RecordDict) -> Instruction:
 
     Raises :class:`WireError` if the plan is missing, unreadable or of another major version.
     """
-    data = _ours(content, "plan")
+    ours = content.get(OURS)
+    data = ours.get("plan") if isinstance(ours, ConfigRecord) else None
     if not isinstance(data, bytes):
         raise WireError("the instruction holds no round plan; is the server a fedalt server?")
     arrays: dict[str, np.ndarray] = {}
@@ -93,31 +97,30 @@ def read_instruction(content: RecordDict) -> Instruction:
     return Instruction(decode_plan(data), arrays, extras)
 
 
-def _ours(content: RecordDict, key: str) -> object:
-    record = content.get(OURS)
-    return record.get(key) if isinstance(record, ConfigRecord) else None
-
-
 def make_reply(
     report: ClientReport, arrays: Mapping[str, np.ndarray], metrics: Mapping[str, float]
 ) -> RecordDict:
     """Build a reply; the arrays are given away, not copied."""
-    return RecordDict(
+    return Content(
         {
             ARRAYS: record_of(arrays),
-            METRICS: MetricRecord({WEIGHT: report.num_examples, **metrics}),
-            OURS: ConfigRecord({"report": encode_report(report)}),
+            METRICS: metric_record({WEIGHT: report.num_examples, **metrics}),
+            OURS: report_record(report),
         }
     )
 
 
 def read_reply(content: RecordDict) -> Reply:
-    """Decode a reply; raises :class:`WireError` for whatever does not follow the contract."""
-    data = _ours(content, "report")
-    if not isinstance(data, bytes):
+    """Decode a reply; raises :class:`WireError` for whatever does not follow the contract.
+
+    Bytes are decoded once: what was read from them stays with the record that holds them.
+    """
+    ours = content.get(OURS)
+    report = report_of(ours) if isinstance(ours, ConfigRecord) else None
+    if report is None:
         raise WireError("the reply holds no client report; is the sender a fedalt client?")
     arrays, metrics = read_records(content)
-    return Reply(decode_report(data), arrays, metrics)
+    return Reply(report, arrays, metrics)
 
 
 def read_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, float]]:
@@ -125,9 +128,15 @@ def read_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, 
 
     Raises :class:`WireError` unless there is one record of each, of arrays and of numbers.
     """
-    # Not content.array_records: each look at it copies and checks every record.
-    arrays = [record for record in content.values() if isinstance(record, ArrayRecord)]
-    metrics = [record for record in content.values() if isinstance(record, MetricRecord)]
+    # Not content.array_records: Flower copies and checks every record at each look at it.
+    arrays: list[ArrayRecord] = []
+    metrics: list[MetricRecord] = []
+    for record in content.values():
+        kind = _kind(type(record))
+        if kind is ArrayRecord:
+            arrays.append(cast(ArrayRecord, record))
+        elif kind is MetricRecord:
+            metrics.append(cast(MetricRecord, record))
     if len(arrays) != 1 or len(metrics) != 1:
         raise WireError(
             f"the reply holds {len(arrays)} array and {len(metrics)} metric records; "
@@ -136,7 +145,16 @@ def read_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, 
     return arrays_of(arrays[0]), {key: _number(key, value) for key, value in metrics[0].items()}
 
 
+@cache
+def _kind(cls: type) -> type:
+    """Tell what kind of record a class is; Flower's are abstract, which makes asking dear."""
+    kinds = (ArrayRecord, MetricRecord, ConfigRecord)
+    return next((kind for kind in kinds if issubclass(cls, kind)), cls)
+
+
 def _number(key: str, value: object) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise WireError(f"the reply's metric '{key}' is a {type(value).__name__}, not a number")
     try:

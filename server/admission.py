@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import Message
 
 from fedalt.errors import AdmissionError, WireError
+from fedalt.server.finite import FiniteStacks, all_finite
 from fedalt.wire.records import WEIGHT, Reply, read_reply
 
 MAX_EXAMPLES = 1e9
@@ -50,7 +51,7 @@ class Refused:
     reason: str
 
 
-def _addressed(site: int, reply: Reply, expected: Expected) -> None:
+def _addressed(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks) -> None:
     report = reply.report
     told = (report.run_id, report.round, report.phase, report.site)
     asked = (expected.run_id, expected.round, expected.phase, site)
@@ -58,7 +59,9 @@ def _addressed(site: int, reply: Reply, expected: Expected) -> None:
         raise AdmissionError(f"it answers (run, round, phase, site) {told}, asked was {asked}")
 
 
-def _complete(site: int, reply: Reply, expected: Expected) -> None:
+def _complete(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks) -> None:
+    if list(reply.arrays) == list(expected.arrays):
+        return
     missing = sorted(set(expected.arrays) - set(reply.arrays))
     extra = sorted(set(reply.arrays) - set(expected.arrays))
     if missing or extra:
@@ -66,13 +69,12 @@ def _complete(site: int, reply: Reply, expected: Expected) -> None:
             f"arrays missing: {missing or 'none'}; not asked for: {extra or 'none'}"
         )
     # Some stock strategies pair arrays by position.
-    if list(reply.arrays) != list(expected.arrays):
-        raise AdmissionError(
-            f"its arrays come as {list(reply.arrays)}, asked was the order {list(expected.arrays)}"
-        )
+    raise AdmissionError(
+        f"its arrays come as {list(reply.arrays)}, asked was the order {list(expected.arrays)}"
+    )
 
 
-def _shaped(site: int, reply: Reply, expected: Expected) -> None:
+def _shaped(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks) -> None:
     for name, values in reply.arrays.items():
         wanted = expected.arrays[name]
         if values.shape != wanted.shape or values.dtype != wanted.dtype:
@@ -82,14 +84,14 @@ def _shaped(site: int, reply: Reply, expected: Expected) -> None:
             )
 
 
-def _finite(site: int, reply: Reply, expected: Expected) -> None:
+def _finite(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks) -> None:
     for name, values in reply.arrays.items():
-        if np.issubdtype(values.dtype, np.inexact) and not np.isfinite(values).all():
+        if not stacks.holds(values) and not all_finite(values):
             bad = int((~np.isfinite(values)).sum())
             raise AdmissionError(f"array '{name}' holds {bad} values that are not finite")
 
 
-def _weighted(site: int, reply: Reply, expected: Expected) -> None:
+def _weighted(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks) -> None:
     weight = reply.metrics.get(WEIGHT)
     if weight is None:
         raise AdmissionError(f"the metric '{WEIGHT}' is missing")
@@ -99,7 +101,8 @@ def _weighted(site: int, reply: Reply, expected: Expected) -> None:
         raise AdmissionError(f"{WEIGHT} is {weight}, the report says {reply.report.num_examples}")
 
 
-RULES: Mapping[str, Callable[[int, Reply, Expected], None]] = {
+Check = Callable[[int, Reply, Expected, FiniteStacks], None]
+RULES: Mapping[str, Check] = {
     "addressed": _addressed,
     "complete": _complete,
     "shaped": _shaped,
@@ -117,25 +120,22 @@ def admit(
     counts and the other is refused; so is one that names its metrics unlike most. If all
     admitted weights are zero, all are refused, since no mean exists.
     """
+    ordered = sorted(replies, key=lambda pair: pair[0])
+    read = [(site, message, _read(site, message)) for site, message in ordered]
+    stacks = FiniteStacks(reply.arrays for _, _, reply in read if isinstance(reply, Reply))
     admitted: dict[int, Admitted] = {}
     refused: list[Refused] = []
-    for site, message in sorted(replies, key=lambda pair: pair[0]):
+    for site, message, reply in read:
         if site in admitted:
             refused.append(Refused(site, "once", "a second reply by the same site"))
-            continue
-        if message.has_error():
-            refused.append(Refused(site, "answered", message.error.reason or "it gave no reason"))
-            continue
-        try:
-            reply = read_reply(message.content)
-        except WireError as error:
-            refused.append(Refused(site, "readable", str(error)))
-            continue
-        verdict = _first_broken(site, reply, expected)
-        if verdict is None:
-            admitted[site] = Admitted(site, message, reply)
+        elif isinstance(reply, Refused):
+            refused.append(reply)
         else:
-            refused.append(verdict)
+            verdict = _first_broken(site, reply, expected, stacks)
+            if verdict is None:
+                admitted[site] = Admitted(site, message, reply)
+            else:
+                refused.append(verdict)
     refused += _inconsistent(admitted)
     if admitted and not any(a.reply.metrics[WEIGHT] > 0 for a in admitted.values()):
         refused += [
@@ -145,15 +145,28 @@ def admit(
     return list(admitted.values()), refused
 
 
+def _read(site: int, message: Message) -> Reply | Refused:
+    if message.has_error():
+        return Refused(site, "answered", message.error.reason or "it gave no reason")
+    try:
+        return read_reply(message.content)
+    except WireError as error:
+        return Refused(site, "readable", str(error))
+
+
 def _inconsistent(admitted: dict[int, Admitted]) -> list[Refused]:
     """Take out replies whose names of records and metrics are not those of most.
 
     Stock strategies give a round up over one of them. Of equally many, the lowest site's count.
     """
-    names = {
-        site: (*sorted(item.message.content), *sorted(item.reply.metrics))
-        for site, item in admitted.items()
-    }
+    names = {}
+    in_order: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] = {}
+    for site, item in admitted.items():
+        found = tuple(item.message.content), tuple(item.reply.metrics)
+        # Nearly all replies come alike, so few are sorted.
+        if found not in in_order:
+            in_order[found] = (*sorted(found[0]), *sorted(found[1]))
+        names[site] = in_order[found]
     if not names:
         return []
     ((usual, _),) = Counter(names.values()).most_common(1)
@@ -166,15 +179,17 @@ def _inconsistent(admitted: dict[int, Admitted]) -> list[Refused]:
         for site, mine in names.items()
         if mine != usual
     ]
-    for item in refused:
-        del admitted[item.site]
+    for verdict in refused:
+        del admitted[verdict.site]
     return refused
 
 
-def _first_broken(site: int, reply: Reply, expected: Expected) -> Refused | None:
+def _first_broken(
+    site: int, reply: Reply, expected: Expected, stacks: FiniteStacks
+) -> Refused | None:
     for rule, check in RULES.items():
         try:
-            check(site, reply, expected)
+            check(site, reply, expected, stacks)
         except AdmissionError as error:
             return Refused(site, rule, str(error))
     return None

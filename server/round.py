@@ -24,6 +24,7 @@ from fedalt.errors import AdmissionError, ConfigError, QuorumError
 from fedalt.seeds import Seeds
 from fedalt.server.admission import Admitted, Expected, Refused, admit
 from fedalt.server.cohort import CohortGrid, seeded_sampling
+from fedalt.server.stopwatch import OFF, Stopwatch
 from fedalt.server.strategies.book import rebase
 from fedalt.wire.arrays import arrays_of, record_of
 from fedalt.wire.plan import RoundPlan
@@ -55,12 +56,14 @@ class Federation:
 
 @dataclass(frozen=True)
 class Dispatch:
-    """A phase on its way: its messages, and what each reply must look like."""
+    """A phase on its way: its messages, by site, and what each reply must look like."""
 
     phase: Phase
     strategy: Strategy
     messages: list[Message]
     expected: Expected
+    places: Mapping[int, int]
+    """Node id to site index, of the cohort."""
 
 
 @dataclass(frozen=True)
@@ -84,38 +87,50 @@ def dispatch(
     strategy: Strategy,
     model: Mapping[str, np.ndarray],
     kind: str = "train",
+    watch: Stopwatch = OFF,
 ) -> Dispatch:
     """Let the strategy configure a phase, and complete its messages with the plan."""
+    with watch.span("dispatch"):
+        return _dispatch(federation, round_number, phase, cohort, strategy, model, kind)
+
+
+def _dispatch(
+    federation: Federation,
+    round_number: int,
+    phase: Phase,
+    cohort: Sequence[Site],
+    strategy: Strategy,
+    model: Mapping[str, np.ndarray],
+    kind: str,
+) -> Dispatch:
     where = f"phase '{phase.name}'"
     evaluate = kind == "evaluate"
     trained = () if evaluate else federation.blocks.select(phase.train, where)
     sent = federation.blocks.select(phase.send, where)
     target = sent if evaluate else trained
-    grid = CohortGrid(federation.grid, [federation.nodes[s.index] for s in cohort], phase.name)
+    places = {federation.nodes[site.index]: site.index for site in cohort}
+    grid = CohortGrid(federation.grid, list(places), phase.name)
     arrays = record_of({name: model[name] for name in target})
     configure = strategy.configure_evaluate if evaluate else strategy.configure_train
     rebase(strategy, arrays)
     with seeded_sampling(federation.seeds.at("strategy", round_number, phase.name)):
         messages = list(configure(round_number, arrays, ConfigRecord(), grid))
-    _check_addressees(messages, federation, cohort, f"round {round_number}, {where}")
+    _check_addressees(messages, places, f"round {round_number}, {where}")
     plan = RoundPlan(federation.run_id, round_number, federation.seed, phase, trained)
     _complete(messages, plan, {name: model[name] for name in sent})
     wanted = {name: model[name] for name in trained}
     expected = Expected(federation.run_id, round_number, phase.name, wanted)
-    order = {node: site for site, node in federation.nodes.items()}
-    messages.sort(key=lambda message: order[message.metadata.dst_node_id])
-    return Dispatch(phase, strategy, messages, expected)
+    messages.sort(key=lambda message: places[message.metadata.dst_node_id])
+    return Dispatch(phase, strategy, messages, expected, places)
 
 
-def _check_addressees(
-    messages: Sequence[Message], federation: Federation, cohort: Sequence[Site], where: str
-) -> None:
+def _check_addressees(messages: Sequence[Message], places: Mapping[int, int], where: str) -> None:
     """Raise :class:`ConfigError` where a strategy asks a site twice, or one not in the cohort.
 
     The ledger has reserved for the cohort, once each, and for nobody else.
     """
     asked = Counter(message.metadata.dst_node_id for message in messages)
-    for node in (federation.nodes[site.index] for site in cohort):
+    for node in places:
         if asked.pop(node, 1) > 1:
             raise ConfigError(f"{where}: the strategy sends node {node} more than one message")
     if asked:
@@ -140,33 +155,49 @@ def _complete(
 
 
 def collect(
-    federation: Federation, dispatches: Sequence[Dispatch]
+    federation: Federation, dispatches: Sequence[Dispatch], watch: Stopwatch = OFF
 ) -> tuple[list[tuple[list[Admitted], list[Refused]]], list[Refused]]:
     """Send all phases' messages at once and admit each phase's replies, sorted by site.
 
     The second list holds replies that nobody was asked for, or that another node was.
     """
     everything = [message for part in dispatches for message in part.messages]
-    replies = list(federation.grid.send_and_receive(everything, timeout=federation.timeout))
+    with watch.span("compute"):
+        replies = list(federation.grid.send_and_receive(everything, timeout=federation.timeout))
+    with watch.span("admission"):
+        grouped, strangers = _sort_out(federation, dispatches, replies)
+        pairs = zip(grouped, dispatches, strict=True)
+        return [admit(found, part.expected) for found, part in pairs], strangers
+
+
+def _sort_out(
+    federation: Federation, dispatches: Sequence[Dispatch], replies: Sequence[Message]
+) -> tuple[list[list[tuple[int, Message]]], list[Refused]]:
+    """Give each phase its replies, with their sites; tell apart those that nobody was asked for."""
     asked = {
-        m.metadata.message_id: (i, m) for i, part in enumerate(dispatches) for m in part.messages
+        m.metadata.message_id: (i, m.metadata.dst_node_id)
+        for i, part in enumerate(dispatches)
+        for m in part.messages
     }
-    order = {node: site for site, node in federation.nodes.items()}
     grouped: list[list[tuple[int, Message]]] = [[] for _ in dispatches]
     strangers = []
     for reply in replies:
         sender = reply.metadata.src_node_id
-        part, message = asked.get(reply.metadata.reply_to_message_id, (0, None))
-        if message is None:
+        part, node = asked.get(reply.metadata.reply_to_message_id, (0, None))
+        if node is None:
             reason = f"node {sender} answers a message that was not sent in this round"
-            strangers.append(Refused(order.get(sender, NOBODY), "asked", reason))
-        elif reply.has_content() and sender != message.metadata.dst_node_id:
-            reason = f"node {sender} answers for node {message.metadata.dst_node_id}"
-            strangers.append(Refused(order.get(sender, NOBODY), "asked", reason))
+            strangers.append(Refused(_site_of(federation, sender), "asked", reason))
+        elif reply.has_content() and sender != node:
+            reason = f"node {sender} answers for node {node}"
+            strangers.append(Refused(_site_of(federation, sender), "asked", reason))
         else:
-            grouped[part].append((order[message.metadata.dst_node_id], reply))
-    pairs = zip(grouped, dispatches, strict=True)
-    return [admit(found, part.expected) for found, part in pairs], strangers
+            grouped[part].append((dispatches[part].places[node], reply))
+    return grouped, strangers
+
+
+def _site_of(federation: Federation, node: int) -> int:
+    """Find a sender's site among all, which only a stranger is worth."""
+    return next((site for site, known in federation.nodes.items() if known == node), NOBODY)
 
 
 def check_quorum(
@@ -198,12 +229,23 @@ def check_quorum(
 
 
 def aggregate(
-    part: Dispatch, admitted: Sequence[Admitted], refused: Sequence[Refused]
+    part: Dispatch,
+    admitted: Sequence[Admitted],
+    refused: Sequence[Refused],
+    watch: Stopwatch = OFF,
 ) -> PhaseResult:
     """Let the strategy aggregate the admitted replies, and check what it made of them."""
+    with watch.span("aggregation"):
+        return _aggregate(part, admitted, refused)
+
+
+def _aggregate(
+    part: Dispatch, admitted: Sequence[Admitted], refused: Sequence[Refused]
+) -> PhaseResult:
     messages = [item.message for item in admitted]
-    # Before aggregation: some stock strategies empty the replies as they go.
-    bytes_down, bytes_up = _bytes(part.messages), _bytes(messages)
+    # Before aggregation: some stock strategies empty the messages as they go.
+    bytes_down = _bytes(part.messages)
+    bytes_up = sum(v.nbytes for item in admitted for v in item.reply.arrays.values())
     where = f"round {part.expected.round}, phase '{part.phase.name}'"
     try:
         answer = part.strategy.aggregate_train(part.expected.round, messages)
@@ -260,10 +302,13 @@ def _conform(part: Dispatch, where: str, name: str, values: np.ndarray) -> np.nd
 def _bytes(messages: Sequence[Message]) -> int:
     """Bytes of the arrays of messages; a content that a broadcast shares is measured once."""
     known: dict[int, int] = {}
+    total = 0
     for message in messages:
-        if id(message.content) not in known:
-            known[id(message.content)] = _size(message.content)
-    return sum(known[id(message.content)] for message in messages)
+        content = message.content
+        if id(content) not in known:
+            known[id(content)] = _size(content)
+        total += known[id(content)]
+    return total
 
 
 def _size(content: RecordDict) -> int:

@@ -21,6 +21,7 @@ from fedalt.errors import ScheduleError
 from fedalt.server.strategies.rules import rule
 from fedalt.server.strategies.rules.base import Contribution, RuleContext
 from fedalt.wire.arrays import arrays_of, record_of
+from fedalt.wire.messages import broadcast
 from fedalt.wire.records import OURS, WEIGHT, Reply, read_records, read_reply
 from fedalt.wire.report import ClientReport
 
@@ -135,10 +136,7 @@ class Blockwise(Strategy):
     ) -> list[Message]:
         settings = ConfigRecord({**config, "server-round": server_round})
         content = RecordDict({"arrays": arrays, "config": settings})
-        return [
-            Message(content=content, message_type=kind, dst_node_id=node)
-            for node in grid.get_node_ids()
-        ]
+        return broadcast(content, kind, grid.get_node_ids())
 
 
 def group_by_rule(phase: Phase, blocks: BlockMap) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -17,13 +17,15 @@ import numpy as np
 
 from fedalt.errors import AdmissionError
 from fedalt.server.strategies.rules.base import Aggregate, Contribution, RuleContext
+from fedalt.server.strategies.rules.reduce import middle, ordered_sum
 
 
 def mean(ctx: RuleContext, contributions: Sequence[Contribution]) -> Aggregate:
     """Average every array of the block, weighted by the number of examples."""
+    weights = weights_of(contributions)
     return Aggregate(
         {
-            name: cast_like(weighted_mean(name, ctx, contributions), old)
+            name: cast_like(ordered_sum(replies(name, ctx, contributions), weights), old)
             for name, old in ctx.current.items()
         }
     )
@@ -33,7 +35,7 @@ def median(ctx: RuleContext, contributions: Sequence[Contribution]) -> Aggregate
     """Take the median over the clients, element by element, whatever their weights."""
     return Aggregate(
         {
-            name: cast_like(np.median(np.stack(replies(name, ctx, contributions)), axis=0), old)
+            name: cast_like(middle(np.stack(replies(name, ctx, contributions))), old)
             for name, old in ctx.current.items()
         }
     )
@@ -69,13 +71,12 @@ def weights_of(contributions: Sequence[Contribution]) -> np.ndarray:
 
 def weighted_mean(name: str, ctx: RuleContext, contributions: Sequence[Contribution]) -> np.ndarray:
     """Return Σ w_i x_i of one array in float64."""
-    return _accumulate(weights_of(contributions), replies(name, ctx, contributions))
+    return ordered_sum(replies(name, ctx, contributions), weights_of(contributions))
 
 
 def total(name: str, ctx: RuleContext, contributions: Sequence[Contribution]) -> np.ndarray:
     """Return Σ x_i of one array in float64."""
-    arrays = replies(name, ctx, contributions)
-    return _accumulate(np.ones(len(arrays)), arrays)
+    return ordered_sum(replies(name, ctx, contributions))
 
 
 def replies(name: str, ctx: RuleContext, contributions: Sequence[Contribution]) -> list[np.ndarray]:
@@ -100,11 +101,3 @@ def cast_like(array: np.ndarray, old: np.ndarray) -> np.ndarray:
         return np.asarray(array, dtype=old.dtype)
     rounded: np.ndarray = np.rint(array).astype(old.dtype)
     return rounded
-
-
-def _accumulate(weights: np.ndarray, arrays: list[np.ndarray]) -> np.ndarray:
-    result = np.zeros(arrays[0].shape, dtype=np.float64)
-    scaled = np.empty_like(result)
-    for weight, array in zip(weights, arrays, strict=True):
-        result += np.multiply(array, weight, out=scaled, dtype=np.float64)
-    return result

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # Clones on a machine without a GPU need no CUDA packages: torch is installed first, pinned.
 TORCH := torch==2.13.0
 
-.PHONY: simulate test test-all lint types proto setup bench clean
+.PHONY: simulate test test-all lint types proto setup bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -29,9 +29,14 @@ test: $(STAMP)
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# Prints a table and stores bench.json; asserts nothing about time.
+# Prints a table, stores bench.json and draws bench.png; asserts nothing about time.
+# BENCH passes options on: make bench BENCH="--quick --works logistic mlp"
 bench: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_engine.py
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
+
+# The same with other simulators beside it, each in an environment of its own under .bench/.
+bench-peers: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench.py --peers $(BENCH)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -49,4 +54,4 @@ proto: $(STAMP)
 		--python_out=. --pyi_out=. $(patsubst proto/fedalt/v1/%,fedalt/wire/v1/%,$(PROTO))
 
 clean:
-	rm -rf $(VENV) .check build *.egg-info
+	rm -rf $(VENV) .bench .check build *.egg-info

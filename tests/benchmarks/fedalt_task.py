@@ -1,0 +1,106 @@
+"""The works as fedalt tasks: the usual one, and one whose clients are made on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from images import load_images
+from nets import loss_of, network
+from torch import nn
+from work import Arrays, Work
+
+from fedalt.alternation.block import Block
+from fedalt.alternation.site import Site
+from fedalt.seeds import Seeds
+
+
+class BenchTask:
+    """A work's clients; ``final`` holds the weights that the server judged last."""
+
+    blocks: tuple[Block, ...] = ()
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.source = work.source
+        self.final: Arrays = {}
+        self.sites: Sequence[Site] = [
+            Site(i, f"client-{i}", work.size(i)) for i in range(work.clients)
+        ]
+        self._x, self._y = torch.from_numpy(work.x), torch.from_numpy(work.y)
+
+    def model(self) -> nn.Module:
+        """Build the network."""
+        return network(self.work.name)
+
+    def initial_arrays(self, seeds: Seeds) -> Arrays:
+        """Return the work's initial weights, whatever the run's seed."""
+        return self.work.initial()
+
+    def site_data(self, site: int) -> tuple[torch.Tensor, ...]:
+        """Return a client's images and labels."""
+        rows = self.work.rows(site)
+        return self._x[rows], self._y[rows]
+
+    def loss(
+        self, model: nn.Module, batch: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the batch's mean loss and no metrics."""
+        return loss_of(self.work.name, model(batch[0]), batch[1]), {}
+
+    def evaluate(self, arrays: Any) -> dict[str, float]:
+        """Keep the weights; they are judged when the clock has stopped."""
+        self.final = {name: np.array(values) for name, values in arrays.items()}
+        return {}
+
+
+class LazySites(Sequence[Site]):
+    """``count`` sites, none of which exists before it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Site: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Site]: ...
+    def __getitem__(self, index: int | slice) -> Site | list[Site]:
+        """Return the site of an index."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return Site(index, f"client-{index}", self.size(index))
+
+    @staticmethod
+    def size(index: int) -> int:
+        """Return a client's number of samples, 50 to 100, from its index alone."""
+        return 50 + (index * 2_654_435_761 >> 8) % 51
+
+
+class LazyTask(BenchTask):
+    """Any number of clients, each of whom draws its images from the whole set when asked.
+
+    What a client costs to make counts in its client-round, so these rows compare with one
+    another and not with the work whose data lie ready.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.final = {}
+        self.sites = LazySites(work.clients)
+        images = load_images()
+        self.source = f"{images.source}, drawn on demand"
+        self._x = torch.from_numpy(images.train_x.reshape(-1, 1, 28, 28))
+        self._y = torch.from_numpy(images.train_y)
+
+    def site_data(self, site: int) -> tuple[torch.Tensor, ...]:
+        """Draw a client's images and labels, the same ones each time."""
+        rng = np.random.default_rng([site, 4])
+        rows = torch.from_numpy(rng.integers(0, len(self._y), LazySites.size(site)))
+        return self._x[rows].float().div_(255), self._y[rows]

@@ -29,11 +29,13 @@ from fedalt.alternation.curve import Curve, cosine, exponential, linear, steps
 from fedalt.alternation.draws import choose, power_law
 from fedalt.alternation.dump import to_dict
 from fedalt.alternation.history import History
+from fedalt.alternation.lazy_sites import LazySites
 from fedalt.alternation.nesting import nest
 from fedalt.alternation.parse import parse_schedule
 from fedalt.alternation.phase import Phase, Scalar, View
 from fedalt.alternation.planner import PlannedPhase, Planner, RoundSchedule, fingerprint
 from fedalt.alternation.preview import Preview, preview_schedule
+from fedalt.alternation.roster import Roster
 from fedalt.alternation.schedule import Moment, Schedule
 from fedalt.alternation.sequence import chain, cycle, repeat, until
 from fedalt.alternation.site import Selector, Site
@@ -49,12 +51,14 @@ __all__ = [
     "Curve",
     "Fits",
     "History",
+    "LazySites",
     "Moment",
     "Phase",
     "PlannedPhase",
     "Planner",
     "Policy",
     "Preview",
+    "Roster",
     "RoundSchedule",
     "Scalar",
     "Schedule",

@@ -10,6 +10,7 @@ from fedalt.alternation.block import ALL, BlockMap
 from fedalt.alternation.dump import to_dict
 from fedalt.alternation.history import History
 from fedalt.alternation.phase import Phase, with_inner
+from fedalt.alternation.roster import Roster
 from fedalt.alternation.schedule import Moment, Schedule, State, as_schedule
 from fedalt.alternation.site import Site
 from fedalt.errors import ScheduleError, nearest
@@ -51,7 +52,7 @@ class Planner:
     ) -> None:
         self._schedule = as_schedule(schedule)
         self._seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
-        self._sites = tuple(sites)
+        self._sites = Roster.of(sites)
         self._max_rounds = max_rounds
         self._blocks = blocks
         self._fingerprint = fingerprint(self._schedule)
@@ -60,6 +61,11 @@ class Planner:
         self._check_sites()
         if blocks is not None:
             self.validate(blocks)
+
+    @property
+    def sites(self) -> Roster:
+        """The sites that cohorts are drawn from, in index order."""
+        return self._sites
 
     def plan(self, round: int, history: History) -> RoundSchedule | None:
         """Plan the next round; ``None`` once the schedule has ended.
@@ -103,7 +109,7 @@ class Planner:
 
     def _check_sites(self) -> None:
         for phase in self._schedule.phases():
-            found = len(phase.clients.eligible(self._sites))
+            found = len(self._sites.places(phase.clients))
             needed = phase.clients.count if phase.clients.mode == "fixed" else 1
             if found < needed:
                 raise ScheduleError(

@@ -26,7 +26,7 @@ class Preview:
     """
 
     rounds: tuple[RoundSchedule, ...]
-    sites: tuple[Site, ...]
+    sites: Sequence[Site]
     blocks: BlockMap | None
     ended: bool
     notes: tuple[str, ...]
@@ -103,7 +103,7 @@ def preview_schedule(
         plans.append(plan)
         known = known.append(supposed[number - 1] if number <= len(supposed) else {})
     ended = planner.plan(len(plans) + 1, known) is None
-    return Preview(tuple(plans), tuple(sites), blocks, ended, tuple(_notes(node, bool(supposed))))
+    return Preview(tuple(plans), planner.sites, blocks, ended, tuple(_notes(node, bool(supposed))))
 
 
 def trained(phase: Phase) -> tuple[str, ...]:

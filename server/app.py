@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def _run(
         log.emit("begin", round=snapshot.round if snapshot else 0, rounds=config["rounds"])
         if snapshot is not None:
             progress = resume(parts, snapshot)
-        loop = Loop(parts, progress)
+        loop = Loop(parts, progress, snapshot)
         if snapshot is None:
             loop.commit()
         ended = loop.run()
@@ -100,6 +100,8 @@ def _run(
             "bytes_up": now.bytes_up,
             "seconds": round(time.perf_counter() - start, 3),
         }
+        if loop.engine_facts:
+            result["engine"] = loop.engine_facts
         log.emit("end", **result)
         folder.write_result(result)
         folder.set_status("finished", round=now.round)
@@ -114,7 +116,7 @@ def _assemble(
     model = task.initial_arrays(seeds.at("initial"))
     blocks = BlockMap.of(model, task.blocks)
     schedule = parse_schedule(config["phases"], config["schedule"])
-    sites, nodes = _describe(grid)
+    sites, nodes = describe(grid)
     planner = Planner(schedule, seeds.at("schedule"), sites, blocks)
     for phase in schedule.phases():
         group_by_rule(phase, blocks)
@@ -131,6 +133,7 @@ def _assemble(
     parts = Parts(
         federation=federation,
         task=task,
+        sites=planner.sites,
         planner=planner,
         strategies=strategies,
         ledger=TouchLedger(),
@@ -145,8 +148,18 @@ def _assemble(
     return parts, Progress(model=model)
 
 
-def _describe(grid: Grid) -> tuple[list[Site], dict[int, int]]:
-    """Ask every node which site it is; return the sites by index, and index to node id."""
+def describe(grid: Grid) -> tuple[Sequence[Site], Mapping[int, int]]:
+    """Return the sites by index, and the node of each.
+
+    An engine that knows them says so (``describe()``); of any other each node is asked.
+    """
+    known: Callable[[], tuple[Sequence[Site], Mapping[int, int]] | None]
+    known = getattr(grid, "describe", lambda: None)
+    return known() or _ask(grid)
+
+
+def _ask(grid: Grid) -> tuple[list[Site], dict[int, int]]:
+    """Ask every node which site it is."""
     messages = [
         Message(RecordDict({OURS: ConfigRecord()}), dst_node_id=node, message_type="query.describe")
         for node in grid.get_node_ids()

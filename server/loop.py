@@ -7,18 +7,23 @@ anywhere goes on from the last one and ends on the same weights.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedalt.alternation import History, Phase, Planner, RoundSchedule
+from flwr.serverapp import Grid
+
+from fedalt.alternation import History, Phase, Planner, RoundSchedule, Site
 from fedalt.errors import CheckpointError
 from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import Ledger
-from fedalt.runs.checkpoint import Snapshot, write_checkpoint
+from fedalt.runs.checkpoint import Snapshot
+from fedalt.runs.commit import Committer
 from fedalt.runs.events import EventLog
 from fedalt.runs.folder import RunFolder
+from fedalt.runs.segments import SegmentRef
 from fedalt.server.admission import Refused
 from fedalt.server.round import (
     Federation,
@@ -42,6 +47,7 @@ class Parts:
 
     federation: Federation
     task: Task
+    sites: Sequence[Site]
     planner: Planner
     strategies: StrategyBook
     ledger: Ledger
@@ -71,15 +77,26 @@ class Progress:
 class Loop:
     """Runs rounds until the schedule ends or ``max_rounds`` is reached."""
 
-    def __init__(self, parts: Parts, progress: Progress) -> None:
+    def __init__(self, parts: Parts, progress: Progress, before: Snapshot | None = None) -> None:
         self._parts = parts
         self._now = progress
         self._committed = -1
+        self._committer = Committer(parts.folder.checkpoints, parts.keep, before)
+        # Rounds whose metrics are in a commit; later ones are the next commit's to tell.
+        self._told = len(progress.history)
+        self._engine = copy.deepcopy(self.engine_facts)
 
     @property
     def progress(self) -> Progress:
         """Where the run stands."""
         return self._now
+
+    @property
+    def engine_facts(self) -> dict[str, Any]:
+        """What the engine chose that a resumed run must take over, such as execution modes."""
+        export: Callable[[], dict[str, Any]]
+        export = getattr(self._parts.federation.grid, "export_facts", dict)
+        return export()
 
     def run(self) -> str:
         """Run to the end; return why it ended: ``schedule`` or ``max_rounds``."""
@@ -115,6 +132,10 @@ class Loop:
             bytes_up=self._now.bytes_up,
             seconds=round(time.perf_counter() - start, 4),
         )
+        chosen = self.engine_facts
+        if chosen != self._engine:
+            parts.log.emit("engine", round=plan.round, facts=chosen)
+            self._engine = copy.deepcopy(chosen)
         if plan.round % parts.commit_every == 0:
             self.commit()
 
@@ -194,7 +215,7 @@ class Loop:
             parts.federation,
             plan.round,
             EVALUATE,
-            [site for site in parts.task.sites if site.index in parts.federation.nodes],
+            parts.sites,
             strategy,
             self._now.model,
             kind="evaluate",
@@ -226,20 +247,39 @@ class Loop:
     def _write(self) -> None:
         parts, now = self._parts, self._now
         parts.log.emit("committing", round=now.round)
+        segments, clients = _client_states(parts.federation.grid)
         strategy_arrays, strategy_facts = parts.strategies.export_states()
-        export = getattr(parts.federation.grid, "export_states", dict)
         facts: dict[str, Any] = {
             "model_order": list(now.model),
-            "history": now.history.to_dict(),
             "planner": parts.planner.state_dict(),
             "strategies": strategy_facts,
-            "ledger": parts.ledger.state_dict(),
             "bytes": [now.bytes_down, now.bytes_up],
+            "engine": self.engine_facts,
             "events": parts.log.sync(),
         }
-        snapshot = Snapshot(now.round, now.model, now.bank, export(), strategy_arrays, facts)
-        write_checkpoint(parts.folder.checkpoints, snapshot, parts.keep)
+        grown: dict[str, Any] = {"history": {"rounds": list(now.history.rounds[self._told :])}}
+        growth = getattr(parts.ledger, "growth", None)
+        if growth is None:
+            facts["ledger"] = parts.ledger.state_dict()
+        else:
+            grown["ledger"] = growth()
+        snapshot = Snapshot(
+            now.round, now.model, now.bank, clients, strategy_arrays, facts, segments
+        )
+        self._committer.commit(snapshot, grown)
+        self._told = len(now.history)
         parts.log.emit("committed", round=now.round, weights=arrays_hash(now.model))
+
+
+def _client_states(grid: Grid) -> tuple[tuple[SegmentRef, ...], Mapping[int, Named]]:
+    """Let the engine write what changed of its clients' states, or take all of them from it."""
+    save: Callable[[], tuple[SegmentRef, ...] | None]
+    save = getattr(grid, "save_states", lambda: None)
+    segments = save()
+    if segments is not None:
+        return segments, {}
+    export: Callable[[], Mapping[int, Named]] = getattr(grid, "export_states", dict)
+    return (), export()
 
 
 def resume(parts: Parts, snapshot: Snapshot) -> Progress:
@@ -251,6 +291,9 @@ def resume(parts: Parts, snapshot: Snapshot) -> Progress:
     restore = getattr(parts.federation.grid, "import_states", None)
     if restore is not None:
         restore(snapshot.clients)
+    choose = getattr(parts.federation.grid, "import_facts", None)
+    if choose is not None:
+        choose(facts.get("engine", {}))
     down, up = facts["bytes"]
     return Progress(
         model=dict(snapshot.model),

@@ -1,10 +1,13 @@
 """The engine in this process: a Flower ``Grid`` that calls the ClientApp itself.
 
-Node ids come from the run's seed, every node keeps its ``Context`` from message to message,
+Node ids come from the run's seed, every node keeps its state from message to message,
 a client's exception becomes an error reply and leaves its former state, and arrays are
 shared read-only between server and clients (see ``fedalt.wire.arrays``). A ClientApp that
-offers ``cohort(messages, contexts)`` is given all messages of a push at once, so that it can
+offers ``cohort(messages, contexts)`` is given the messages of a push together, so that it can
 decode a broadcast once and run many clients as one batch.
+
+A node costs its id until it takes part, and nothing more after it has worked unless it left
+something in its ``Context``: contexts are made for a message and taken apart after it.
 """
 
 from __future__ import annotations
@@ -12,21 +15,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedalt.alternation.site import Site
 from fedalt.errors import ConfigError
-from fedalt.grids.state import export_state, guarded, import_state
+from fedalt.grids.nodes import NodeTable, draw_node_ids
+from fedalt.grids.state import STATE, export_state, guarded, import_state
+from fedalt.grids.store import StateStore
+from fedalt.runs.segments import SegmentRef
 from fedalt.seeds import Seeds
 
 RunConfig = Mapping[str, bool | int | float | str]
 CohortHandler = Callable[[Sequence[Message], Sequence[Context]], Sequence[Message]]
+
+COHORT = 4096
+"""So many clients at once: a bound on the contexts and states that are in memory together."""
 
 
 class LocalGrid(Grid):
@@ -44,6 +55,10 @@ class LocalGrid(Grid):
         The run's seeds; node ids are drawn from them.
     run_id
         Flower's number for the run.
+    sites
+        The sites that the nodes are, by index; without them a server asks by message.
+    states
+        Where the nodes' persistent arrays are kept; by default in memory.
     """
 
     def __init__(
@@ -53,14 +68,20 @@ class LocalGrid(Grid):
         run_config: RunConfig,
         seeds: Seeds,
         run_id: int = 1,
+        sites: Sequence[Site] | None = None,
+        states: StateStore | None = None,
     ) -> None:
         if num_nodes < 1:
             raise ConfigError(f"a federation needs at least one client, not {num_nodes}")
         self._app = client_app
         self._run_config = dict(run_config)
-        self._node_ids = _node_ids(num_nodes, seeds)
-        self._index = {node: i for i, node in enumerate(self._node_ids)}
-        self._contexts: dict[int, Context] = {}
+        self._nodes = NodeTable(draw_node_ids(num_nodes, seeds))
+        self._sites = sites
+        self._states = states or StateStore()
+        # What a ClientApp leaves in its Context beside our arrays, by site.
+        self._records: dict[int, RecordDict] = {}
+        # Contexts given out, each with the record that its arrays were lent in.
+        self._open: dict[int, tuple[Context, object]] = {}
         self._replies: dict[str, Message] = {}
         self._numbers = count(1)
         self.set_run(Run.create_empty(run_id))
@@ -90,7 +111,11 @@ class LocalGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return all node ids; the i-th is the site of index i."""
-        return list(self._node_ids)
+        return list(self._nodes.ids)
+
+    def describe(self) -> tuple[Sequence[Site], NodeTable] | None:
+        """Return the sites and their nodes, or None if a server has to ask the nodes."""
+        return None if self._sites is None else (self._sites, self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run the clients addressed and keep their replies for :meth:`pull_messages`."""
@@ -121,56 +146,83 @@ class LocalGrid(Grid):
         return replies
 
     def context(self, node_id: int) -> Context:
-        """Return a node's Context, made when first asked for."""
-        if node_id not in self._contexts:
-            index = self._index[node_id]
-            self._contexts[node_id] = Context(
+        """Return a node's Context, with what it left there."""
+        if node_id not in self._open:
+            site = self._nodes.sites[node_id]
+            context = Context(
                 run_id=self._run.run_id,
                 node_id=node_id,
-                node_config={"partition-id": index, "num-partitions": len(self._node_ids)},
-                state=RecordDict(),
+                node_config={"partition-id": site, "num-partitions": len(self._nodes)},
+                state=self._records.pop(site) if site in self._records else RecordDict(),
                 run_config=dict(self._run_config),
             )
-        return self._contexts[node_id]
+            import_state(context, self._states.get(site))
+            self._open[node_id] = context, context.state.get(STATE)
+        return self._open[node_id][0]
 
     def export_states(self) -> dict[int, dict[str, np.ndarray]]:
         """Return the persistent arrays of every site that holds any, by site index."""
-        states = {}
-        for node_id, context in self._contexts.items():
-            arrays = export_state(context)
-            if arrays:
-                states[self._index[node_id]] = arrays
-        return dict(sorted(states.items()))
+        self._settle()
+        return {site: self._states.get(site) for site in self._states.sites()}
 
     def import_states(self, states: Mapping[int, Mapping[str, np.ndarray]]) -> None:
         """Replace every site's persistent arrays, as a resumed run does."""
-        self._contexts.clear()
-        for index, arrays in states.items():
-            import_state(self.context(self._node_ids[index]), arrays)
+        self._open.clear()
+        self._records.clear()
+        self._states.replace(states)
+
+    def save_states(self) -> tuple[SegmentRef, ...] | None:
+        """Write what changed since the last call; return the segments that hold all states.
+
+        None if the states are kept in memory only: then :meth:`export_states` has them.
+        """
+        self._settle()
+        return self._states.save()
+
+    def export_facts(self) -> dict[str, Any]:
+        """Return what the ClientApp chose that a resumed run must take over, as plain data."""
+        export: Callable[[], dict[str, Any]] = getattr(self._app, "export_facts", dict)
+        return export()
+
+    def import_facts(self, facts: Mapping[str, Any]) -> None:
+        """Hand a former run's choices to the ClientApp."""
+        take = getattr(self._app, "import_facts", None)
+        if take is not None:
+            take(facts)
 
     def _execute(self, batch: Sequence[Message]) -> Iterable[Message]:
-        unknown = [m for m in batch if m.metadata.dst_node_id not in self._index]
-        for message in unknown:
+        known = []
+        for message in batch:
+            if message.metadata.dst_node_id in self._nodes.sites:
+                known.append(message)
+                continue
             reason = f"node {message.metadata.dst_node_id} is not part of this federation"
             yield Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
-        known = [m for m in batch if m.metadata.dst_node_id in self._index]
-        contexts = [self.context(m.metadata.dst_node_id) for m in known]
+        for first in range(0, len(known), COHORT):
+            yield from self._work(known[first : first + COHORT])
+
+    def _work(self, messages: Sequence[Message]) -> Sequence[Message]:
+        contexts = [self.context(m.metadata.dst_node_id) for m in messages]
         cohort: CohortHandler | None = getattr(self._app, "cohort", None)
-        if cohort is not None:
-            yield from cohort(known, contexts)
-        else:
-            for message, context in zip(known, contexts, strict=True):
-                yield self._call(message, context)
+        try:
+            if cohort is not None:
+                return list(cohort(messages, contexts))
+            return [self._call(m, c) for m, c in zip(messages, contexts, strict=True)]
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Keep what clients left in their contexts, and let the contexts go."""
+        for node_id, (context, lent) in self._open.items():
+            site, record = self._nodes.sites[node_id], context.state.get(STATE)
+            if record is not lent:
+                self._states.put(site, export_state(context))
+            if isinstance(record, ArrayRecord):
+                del context.state[STATE]
+            if context.state:
+                self._records[site] = context.state
+        self._open.clear()
+        self._states.trim()
 
     def _call(self, message: Message, context: Context) -> Message:
         return guarded(lambda: self._app(message, context), message, context)
-
-
-def _node_ids(num_nodes: int, seeds: Seeds) -> list[int]:
-    """Draw distinct positive 63-bit ids, other than those Flower reserves."""
-    rng = seeds.at("node-ids").numpy()
-    ids: dict[int, None] = {}
-    while len(ids) < num_nodes:
-        for value in rng.integers(2**16, 2**63 - 1, size=num_nodes - len(ids)):
-            ids[int(value)] = None
-    return list(ids)

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fedalt.wire.arrays import arrays_of, record_of
+from fedalt.wire.arrays import SharedArray, arrays_of, record_of
 
 STATE = "fedalt.state"
 """The record of ``context.state`` that holds a kernel's persistent arrays."""
@@ -22,11 +22,26 @@ def export_state(context: Context) -> dict[str, np.ndarray]:
 
 
 def import_state(context: Context, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replace the node's persistent arrays; none at all leaves no record behind."""
+    """Replace the node's persistent arrays; none at all leaves no record behind.
+
+    The very arrays that :func:`export_state` gave leave the record itself in place, so that an
+    engine can tell by the record whether a client changed anything.
+    """
+    if _same(context.state.get(STATE), arrays):
+        return
     if arrays:
         context.state[STATE] = record_of(arrays)
     elif STATE in context.state:
         del context.state[STATE]
+
+
+def _same(record: object, arrays: Mapping[str, np.ndarray]) -> bool:
+    if not isinstance(record, ArrayRecord) or list(record) != list(arrays):
+        return False
+    return all(
+        isinstance(held, SharedArray) and held.view() is arrays[name]
+        for name, held in record.items()
+    )
 
 
 def guarded(run: Callable[[], Message], message: Message, context: Context) -> Message:
@@ -35,7 +50,8 @@ def guarded(run: Callable[[], Message], message: Message, context: Context) -> M
     The reply holds the whole trace: in this process the reader is the author of the code.
     An engine that reaches real sites must not send the text, which can hold data.
     """
-    before = {key: record.copy() for key, record in context.state.items()}
+    # Persistent arrays are replaced with their record, never in it: that one needs no copy.
+    before = {key: r if key == STATE else r.copy() for key, r in context.state.items()}
     try:
         return run()
     except Exception as error:

@@ -16,12 +16,16 @@ from flwr.app import Context, RecordDict
 
 from fedalt.build import TaskCache
 from fedalt.grids.local import LocalGrid
+from fedalt.grids.store import MIB, StateStore
 from fedalt.runs.events import Sink
 from fedalt.runs.folder import RunFolder
 from fedalt.seeds import Seeds
 
 SERVER = "fedalt.server.app:create_app"
 CLIENT = "fedalt.clients.app:create_app"
+
+CLIENT_DEFAULTS = {"device": "cpu", "mode": "sequential", "precision": "float32"}
+"""What clients are told where an engine's settings leave it out."""
 
 
 def simulate(
@@ -40,8 +44,15 @@ def simulate(
     quiet_flower()
     server_app = _load(SERVER)(load_task, tuple(sinks))
     client_app = _load(CLIENT)(load_task)
-    client_config = {"task": json.dumps(config["task"]), "device": config["engine"]["device"]}
-    grid = LocalGrid(client_app, len(task.sites), client_config, Seeds(config["seed"]))
+    limit = int(config["engine"].get("state_limit_mb", 512) * MIB)
+    grid = LocalGrid(
+        client_app,
+        len(task.sites),
+        client_settings(config),
+        Seeds(config["seed"]),
+        sites=task.sites,
+        states=StateStore(folder.checkpoints, limit),
+    )
     context = Context(
         run_id=grid.run.run_id,
         node_id=0,
@@ -51,6 +62,15 @@ def simulate(
     )
     server_app(grid, context)
     return folder.result() or {}
+
+
+def client_settings(config: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Return what ClientApps read as ``run_config``: the task, and the engine's settings."""
+    settings: dict[str, bool | int | float | str] = dict(CLIENT_DEFAULTS)
+    for key, value in config["engine"].items():
+        if isinstance(value, bool | int | float | str):
+            settings[key] = value
+    return {**settings, "task": json.dumps(config["task"])}
 
 
 def quiet_flower() -> None:

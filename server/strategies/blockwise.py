@@ -65,7 +65,12 @@ class Blockwise(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Apply each block's rule; return the blocks' new arrays and the pooled metrics."""
-        answers = self._read(replies)
+        return self.aggregate_decoded(server_round, self._read(replies))
+
+    def aggregate_decoded(
+        self, server_round: int, answers: Sequence[Reply]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Do as :meth:`aggregate_train`, of replies that are decoded and ordered by site."""
         if not answers:
             return None, None
         reported = pool_metrics(answers)

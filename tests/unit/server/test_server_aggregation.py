@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import canned_rounds
 import numpy as np
 import pytest
 from canned_rounds import (
@@ -26,8 +27,10 @@ from fedalt.grids.local import LocalGrid
 from fedalt.seeds import Seeds
 from fedalt.server.admission import Admitted, Expected, admit
 from fedalt.server.round import Federation
+from fedalt.server.strategies.blockwise import Blockwise
 from fedalt.server.strategies.rules import reduce
 from fedalt.wire import content as content_module
+from fedalt.wire.arrays import record_of
 from fedalt.wire.messages import reply_with
 from fedalt.wire.records import make_reply
 from fedalt.wire.report import ClientReport
@@ -148,3 +151,23 @@ def test_what_admission_decoded_the_strategy_does_not_decode_again(
     assert calls == {"encode_report": 0, "decode_report": 0}
     one_round(rows_of(stacks()), change=encoded)
     assert calls == {"encode_report": SITES, "decode_report": SITES}
+
+
+def test_a_strategy_around_blockwise_sees_the_messages_and_may_change_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What admission decoded is handed over only where nobody stands in between."""
+    rows = rows_of(stacks())
+
+    def halve(self: Any, number: int, replies: Any) -> Any:
+        for message in replies:
+            record = message.content["arrays"]
+            record.update(record_of({k: v.numpy() / 2 for k, v in record.items()}))
+        return Blockwise.aggregate_train(self, number, replies[::-1])
+
+    class Halved(Blockwise):
+        aggregate_train = halve  # type: ignore[assignment]
+
+    expected = by_hand("mean", [{k: v / 2 for k, v in row.items()} for row in rows])
+    monkeypatch.setattr(canned_rounds, "Blockwise", Halved)
+    assert same(one_round(rows)[0], expected)

@@ -31,8 +31,8 @@ class Tampering(SiteApp):
     tamper: Tamper = staticmethod(lambda content: content)
     rounds: frozenset[int] = frozenset({2})
 
-    def _run(self, message: Message, context: Context, instruction: Any) -> Message:
-        reply = super()._run(message, context, instruction)
+    def _reply(self, message: Message, context: Context, *work: Any) -> Message:
+        reply = super()._reply(message, context, *work)
         mine = context.node_config["partition-id"] == HOSTILE
         if mine and read_reply(reply.content).report.round in self.rounds:
             reply.content = type(self).tamper(reply.content)

@@ -256,8 +256,8 @@ def test_a_reply_for_another_node_or_to_nothing_is_refused(
 
 def test_all_zero_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Lazy(SiteApp):
-        def _run(self, *arguments: Any) -> Message:
-            reply = super()._run(*arguments)
+        def _reply(self, *arguments: Any) -> Message:
+            reply = super()._reply(*arguments)
             reply.content = with_weight(reply.content, 0, told=0)
             return reply
 

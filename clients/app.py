@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from fedalt.build import TaskCache
 from fedalt.clients.kernels import KernelTable
 from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
+from fedalt.clients.workers import Pool
 from fedalt.errors import FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state
 from fedalt.seeds import Seeds
@@ -35,6 +36,7 @@ class SiteApp(ClientApp):
         self._load_task = load_task
         self._kernels = KernelTable()
         self._tasks: dict[str, Task] = {}
+        self._pool: Pool | None = None
         self.train()(self._run_alone)
         self.evaluate()(self._run_alone)
         self.query("describe")(self._describe)
@@ -55,6 +57,12 @@ class SiteApp(ClientApp):
             made = self._answer(some, [contexts[place] for place in places])
             replies.update(zip(places, made, strict=True))
         return [replies[place] for place in range(len(messages))]
+
+    def close(self) -> None:
+        """End the worker processes, if there are any."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def export_facts(self) -> dict[str, Any]:
         """Return what kernels chose that a resumed run must take over, by kernel."""
@@ -101,16 +109,19 @@ class SiteApp(ClientApp):
     def _works(
         self, kernel: Kernel, order: Order, sites: Sequence[SiteContext]
     ) -> Iterator[Work | Exception]:
-        """Run a cohort as one where the kernel can, else client by client."""
-        together = getattr(kernel, "cohort", None)
-        if together is not None:
-            yield from together(order, sites)
+        """Run a cohort, shared among worker processes where there are some."""
+        if order.workers > 1 and len(sites) > 1:
+            # Chosen and compiled here, before any worker is forked, and for all of them.
+            if hasattr(kernel, "choose"):
+                kernel.choose(order, sites)
+            if self._pool is None:
+                self._pool = Pool(order.workers, sites[0].task, self._kernels, self._at_once)
+            yield from self._pool(order, sites)
             return
-        for site in sites:
-            try:
-                yield kernel(order, site)
-            except Exception as error:
-                yield error
+        yield from run_cohort(kernel, order, sites)
+
+    def _at_once(self, order: Order, sites: Sequence[SiteContext]) -> list[Work | Exception]:
+        return list(run_cohort(self._kernels(order.phase.kernel), order, sites))
 
     def _judged(
         self,
@@ -194,6 +205,21 @@ class SiteApp(ClientApp):
         if text not in self._tasks:
             self._tasks[text] = self._load_task(json.loads(text))
         return self._tasks[text]
+
+
+def run_cohort(
+    kernel: Kernel, order: Order, sites: Sequence[SiteContext]
+) -> Iterator[Work | Exception]:
+    """Run a cohort as one where the kernel can, else client by client."""
+    together = getattr(kernel, "cohort", None)
+    if together is not None:
+        yield from together(order, sites)
+        return
+    for site in sites:
+        try:
+            yield kernel(order, site)
+        except Exception as error:
+            yield error
 
 
 def _site_index(context: Context) -> int:

@@ -188,8 +188,8 @@ class _Batch:
         counts = np.zeros((max(len(t) for t, _ in tables), self._width), dtype=np.int64)
         for place, (_, rows) in enumerate(tables):
             counts[: len(rows), place] = rows
-        rows = rows_for(int(counts.max()), stages[0].phase.batch_size)
-        example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, rows)
+        size = rows_for(int(counts.max()), stages[0].phase.batch_size)
+        example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, size)
         desk = self._desks.get(example, len(counts))
         carry, values = self._steps(desk, carry, fixed, [t for t, _ in tables], counts)
         self._arrays.update(zip(step.trained, carry, strict=False))

@@ -1,4 +1,8 @@
-"""One client after the other through a compiled step, for any number of rows a batch."""
+"""One client after the other through a compiled step, for any number of rows a batch.
+
+What all clients of an order share (steps, hyper-parameters, the arrays received) is made ready
+once; what is left for each is to gather its rows and to call the program.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ import torch
 from fedalt.clients.kernels import optim
 from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import Client, no_rows_for_batch_norm
-from fedalt.clients.kernels.evaluate import lent_randomness, take
 from fedalt.clients.kernels.held import (
     Held,
     as_received,
@@ -25,6 +28,9 @@ from fedalt.clients.kernels.program import Program, trace_single
 from fedalt.clients.kernels.pure import PureStep, Tensors
 from fedalt.clients.kernels.records import Records
 from fedalt.clients.kernels.stages import Stage, batch_table
+
+_BLOCK_BYTES = 2**25
+"""About how much of a client's data is gathered at once."""
 
 
 @dataclass
@@ -41,6 +47,14 @@ class Programs:
         return self._made[key]
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A stage made ready for all clients: its step, and its hyper-parameters as tensors."""
+
+    step: PureStep
+    hypers: Tensors
+
+
 def run_compiled(
     model: ReusedModel, order: Order, clients: Sequence[Client], programs: Programs
 ) -> Iterator[tuple[Client, Work | Exception]]:
@@ -50,62 +64,55 @@ def run_compiled(
     compiled.
     """
     held = load(model, order, clients)
+    like = next(iter(held.shared.values()))
+    steps = [pure_step(model, stage, weighted=False) for stage in clients[0].stages]
+    ready = [_Ready(step, hyper_tensors(step, like)) for step in steps]
     for place, client in enumerate(clients):
         extra = initial_loss(model, order, client)
-        yield client, _One(model, order, client, held, place, programs).run(extra)
+        yield client, _One(order, client, held, place, programs).run(ready, extra)
 
 
 class _One:
     """One client on its way through its stages."""
 
     def __init__(
-        self,
-        model: ReusedModel,
-        order: Order,
-        client: Client,
-        held: Held,
-        place: int,
-        programs: Programs,
+        self, order: Order, client: Client, held: Held, place: int, programs: Programs
     ) -> None:
-        self._model, self._order, self._client = model, order, client
-        self._programs = programs
-        self._received = {**held.shared, **held.own[place]}
+        self._order, self._client, self._programs = order, client, programs
+        self._received = {**held.shared, **held.own[place]} if held.own[place] else held.shared
         self._arrays = dict(self._received)
         self._records = Records([client])
         self._pending: dict[str, np.ndarray] = {}
 
-    def run(self, extra: dict[str, float]) -> Work | Exception:
+    def run(self, ready: Sequence[_Ready], extra: dict[str, float]) -> Work | Exception:
         """Run all stages; return the client's work or its error."""
-        for stage in self._client.stages:
+        for stage, made in zip(self._client.stages, ready, strict=True):
             try:
-                self._run_stage(stage)
+                self._run_stage(stage, made)
             except ValueError as error:
                 return no_rows_for_batch_norm(error, self._client.where, 1, 1)
         if self._records.errors[0] is not None:
             return self._records.errors[0]
         self._client.site.state.update(self._pending)
-        arrays = {name: self._read(name) for name in self._order.returns}
+        first = ready[0].step.model.first
+        arrays = {name: self._read(name, first[name]) for name in self._order.returns}
         metrics = {**self._records.means(0), **extra}
         return Work(arrays, len(self._client.rows), metrics, int(self._records.steps[0]))
 
-    def _run_stage(self, stage: Stage) -> None:
-        step = pure_step(self._model, stage, weighted=False)
-        params = [self._arrays[name] for name in step.trained]
-        kept = {**self._client.site.state, **self._pending} if step.settings.persist else {}
-        state = optim.restore(step.settings.optimizer, step.trained, params, kept, stage.scope)
-        slots = [tensor for slot in step.slots for tensor in state[slot]]
-        carry = (*params, *slots, *(self._arrays[name] for name in step.buffers))
+    def _run_stage(self, stage: Stage, ready: _Ready) -> None:
+        step, arrays = ready.step, self._arrays
+        params = tuple(arrays[name] for name in step.trained)
+        carry = (*params, *self._slots(step, stage, params), *(arrays[n] for n in step.buffers))
         received = [self._received[name] for name in step.trained] if step.proximal else []
-        like = params[0] if params else next(iter(self._arrays.values()))
-        fixed = (*hyper_tensors(step, like), *(self._arrays[n] for n in step.frozen), *received)
+        fixed = (*ready.hypers, *(arrays[name] for name in step.frozen), *received)
         program = self._programs.get(step, carry, fixed, self._client.data)
         carry = self._steps(program, stage, carry, fixed)
         count = len(step.trained)
-        self._arrays.update(zip(step.trained, carry, strict=False))
+        arrays.update(zip(step.trained, carry, strict=False))
         for name, value in zip(step.buffers, carry[count * (1 + len(step.slots)) :], strict=True):
             # Buffers that the phase does not train end the stage as they began it.
             if name in stage.arrays:
-                self._arrays[name] = value
+                arrays[name] = value
         self._records.check([param.unsqueeze(0) for param in carry[:count]])
         if step.settings.persist:
             ends = {
@@ -114,25 +121,46 @@ class _One:
             }
             optim.keep(step.trained, ends, self._pending, stage.scope)
 
+    def _slots(self, step: PureStep, stage: Stage, params: Tensors) -> list[torch.Tensor]:
+        if not step.slots:
+            return []
+        kept = {**self._client.site.state, **self._pending} if step.settings.persist else {}
+        state = optim.restore(step.settings.optimizer, step.trained, params, kept, stage.scope)
+        return [tensor for slot in step.slots for tensor in state[slot]]
+
     def _steps(self, program: Program, stage: Stage, carry: Tensors, fixed: Tensors) -> Tensors:
+        """Take all steps; note what they measured and return the carry."""
         table, counts = batch_table(stage)
-        rows = torch.from_numpy(table).to(self._model.device)
         measured: list[torch.Tensor] = []
         first = len(carry)
-        with torch.no_grad(), lent_randomness(stage.seeds, self._model.device):
-            for number, count in enumerate(counts.tolist()):
-                batch = self._model.laid_out(take(self._client.data, rows[number, :count]))
+        with torch.no_grad():
+            for batch in self._batches(program.step.model, table, counts):
                 out = program.call(*carry, *fixed, *batch)
                 carry = tuple(out[:first])
-                measured.append(torch.stack(tuple(out[first:])))
-        found = torch.stack(measured).cpu().numpy()
+                measured.extend(out[first:])
         names = ("loss", *program.metrics)
+        found = torch.stack(measured).cpu().numpy().reshape(len(counts), len(names))
         values = {name: found[:, i : i + 1] for i, name in enumerate(names)}
         self._records.add(values, counts[:, None])
         return carry
 
-    def _read(self, name: str) -> np.ndarray:
-        value = self._arrays[self._model.first[name]].cpu()
-        if value is self._received.get(self._model.first[name]):
-            value = value.clone()
-        return as_received(self._order, name, np.ascontiguousarray(value.numpy()))
+    def _batches(
+        self, model: ReusedModel, table: np.ndarray, counts: np.ndarray
+    ) -> Iterator[Tensors]:
+        """Yield the batches; rows of many are gathered together, which costs as one of them."""
+        data, size = self._client.data, table.shape[1]
+        row = sum(part[:1].numel() * part.element_size() for part in data)
+        some = max(1, _BLOCK_BYTES // max(1, size * row))
+        for begin in range(0, len(counts), some):
+            rows = torch.from_numpy(table[begin : begin + some].reshape(-1)).to(model.device)
+            gathered = [part.index_select(0, rows) for part in data]
+            for number, count in enumerate(counts[begin : begin + some].tolist()):
+                start = number * size
+                yield model.laid_out(tuple(part[start : start + count] for part in gathered))
+
+    def _read(self, name: str, first: str) -> np.ndarray:
+        value = self._arrays[first]
+        values: np.ndarray = value.cpu().numpy()
+        if value is self._received[first]:
+            values = values.copy()
+        return as_received(self._order, name, np.asarray(values, order="C"))

@@ -23,6 +23,8 @@ from fedalt.errors import ConfigError, DataError
 from fedalt.seeds import Seeds
 
 Batch = tuple[torch.Tensor, ...]
+Measure = torch.Tensor | float
+"""A metric as tasks may give it: a number, or a tensor of no dimensions."""
 EVALUATION_BATCH = 512
 
 
@@ -33,7 +35,7 @@ class Averages:
         self._sums: dict[str, float] = {}
         self._rows: dict[str, int] = {}
 
-    def add(self, metrics: Mapping[str, float], rows: int) -> None:
+    def add(self, metrics: Mapping[str, Measure], rows: int) -> None:
         """Take in one batch's means."""
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * rows

@@ -132,7 +132,7 @@ class PureStep:
         return self._pack(new, state, changed), loss, metrics
 
     def _loss(
-        self, judged: _Judged, lent: Mapping[str, torch.Tensor], batch: Batch
+        self, judged: _Judged, lent: dict[str, torch.Tensor], batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if not self.weighted:
             result: tuple[torch.Tensor, dict[str, torch.Tensor]] = functional_call(

@@ -19,16 +19,24 @@ import torch
 from fedalt.clients.kernels import optim
 from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import ADVICE, Client, no_rows_for_batch_norm
-from fedalt.clients.kernels.evaluate import Averages, Batch, lent_randomness, mean_loss, take
+from fedalt.clients.kernels.evaluate import (
+    Averages,
+    Batch,
+    Measure,
+    lent_randomness,
+    mean_loss,
+    take,
+)
 from fedalt.clients.kernels.model import Place, ReusedModel
 from fedalt.clients.kernels.stages import Stage, minibatches
 from fedalt.errors import ConfigError, FedaltError
 
 Grads = Sequence[torch.Tensor | None]
-Gradient = Callable[[Batch], tuple[float, dict[str, float], Grads]]
+Metrics = dict[str, Measure]
+Gradient = Callable[[Batch], tuple[float, Metrics, Grads]]
 """A batch to its mean loss, the task's metrics and one gradient a trained parameter."""
 Transform = Callable[[Grads], Grads]
-Step = Callable[[Batch], tuple[float, dict[str, float]]]
+Step = Callable[[Batch], tuple[float, Metrics]]
 """Train on one batch in place; return its mean loss (without proximal term) and metrics."""
 
 
@@ -64,7 +72,7 @@ def clipping(max_norm: float) -> Transform:
 def mean_gradient(model: ReusedModel, params: Sequence[torch.Tensor]) -> Gradient:
     """Return the gradient of the batch's mean loss; none where there is nothing to follow."""
 
-    def gradient(batch: Batch) -> tuple[float, dict[str, float], Grads]:
+    def gradient(batch: Batch) -> tuple[float, Metrics, Grads]:
         with model.autocast():
             loss, metrics = model.task.loss(model.module, batch)
         value = loss.item()
@@ -83,7 +91,7 @@ def make_step(
 ) -> Step:
     """Compose a step: the batch's gradient, its transforms in order, the update in place."""
 
-    def step(batch: Batch) -> tuple[float, dict[str, float]]:
+    def step(batch: Batch) -> tuple[float, Metrics]:
         loss, metrics, grads = gradient(batch)
         if grads:
             with torch.no_grad():

@@ -124,14 +124,18 @@ def batch_table(stage: Stage) -> tuple[np.ndarray, np.ndarray]:
 
     A short batch is filled with its own first row, which the count leaves out.
     """
-    size, tables, counts = stage.phase.batch_size, [], []
-    for shuffled in epochs(stage):
-        steps = -(-len(shuffled) // size)
-        table = np.empty(steps * size, dtype=np.int64)
-        table[: len(shuffled)] = shuffled
-        table[len(shuffled) :] = shuffled[(steps - 1) * size]
-        tables.append(table.reshape(steps, size))
-        rows = np.full(steps, size)
-        rows[-1] = len(shuffled) - (steps - 1) * size
-        counts.append(rows)
-    return np.concatenate(tables), np.concatenate(counts)
+    size = stage.phase.batch_size
+    found = [_table(shuffled, size) for shuffled in epochs(stage)]
+    if len(found) == 1:
+        return found[0]
+    return np.concatenate([t for t, _ in found]), np.concatenate([c for _, c in found])
+
+
+def _table(shuffled: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    full, rest = divmod(len(shuffled), size)
+    counts = np.full(full + bool(rest), size)
+    if rest:
+        counts[-1] = rest
+        filling = np.full(size - rest, shuffled[full * size])
+        shuffled = np.concatenate([shuffled, filling])
+    return shuffled.reshape(len(counts), size), counts

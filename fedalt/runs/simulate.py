@@ -16,6 +16,7 @@ from flwr.app import Context, RecordDict
 
 from fedalt.build import TaskCache
 from fedalt.grids.local import LocalGrid
+from fedalt.grids.memory import keep_freed_memory
 from fedalt.grids.store import MIB, StateStore
 from fedalt.runs.events import Sink
 from fedalt.runs.folder import RunFolder
@@ -42,6 +43,7 @@ def simulate(
     load_task = tasks or TaskCache()
     task = load_task(config["task"])
     quiet_flower()
+    keep_freed_memory()
     server_app = _load(SERVER)(load_task, tuple(sinks))
     client_app = _load(CLIENT)(load_task)
     limit = int(config["engine"].get("state_limit_mb", 512) * MIB)
@@ -60,7 +62,10 @@ def simulate(
         state=RecordDict(),
         run_config={"config": json.dumps(config), "folder": str(folder.path)},
     )
-    server_app(grid, context)
+    try:
+        server_app(grid, context)
+    finally:
+        client_app.close()
     return folder.result() or {}
 
 
@@ -70,7 +75,8 @@ def client_settings(config: Mapping[str, Any]) -> dict[str, bool | int | float |
     for key, value in config["engine"].items():
         if isinstance(value, bool | int | float | str):
             settings[key] = value
-    return {**settings, "task": json.dumps(config["task"])}
+    # How much is ahead decides whether a faster mode is worth looking for.
+    return {**settings, "task": json.dumps(config["task"]), "rounds": config["rounds"]}
 
 
 def quiet_flower() -> None:

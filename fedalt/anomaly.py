@@ -9,11 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import (  # type: ignore[import-untyped]
-    average_precision_score,
-    roc_auc_score,
-    roc_curve,
-)
 
 from fedalt.errors import DataError
 
@@ -74,9 +69,12 @@ def evaluate_scores(scores: np.ndarray, attack: np.ndarray, threshold: float) ->
     false = float((alarm & ~attack).sum())
     attacks, normals = float(attack.sum()), float((~attack).sum())
     both = attacks > 0 and normals > 0
+    # Imported here: it costs a second or two, and a plan judges nothing.
+    from sklearn import metrics  # type: ignore[import-untyped]
+
     return {
-        "auc": float(roc_auc_score(attack, scores)) if both else np.nan,
-        "ap": float(average_precision_score(attack, scores)) if both else np.nan,
+        "auc": float(metrics.roc_auc_score(attack, scores)) if both else np.nan,
+        "ap": float(metrics.average_precision_score(attack, scores)) if both else np.nan,
         "f1": 2.0 * hits / (hits + false + attacks) if attacks else np.nan,
         "precision": _share(hits, hits + false) if attacks else np.nan,
         "recall": _share(hits, attacks),
@@ -100,5 +98,7 @@ def _share(part: float, whole: float) -> float:
 
 def _recall_within(scores: np.ndarray, attack: np.ndarray, budget: float) -> float:
     """Return the largest recall whose false positive rate stays within the budget."""
+    from sklearn.metrics import roc_curve
+
     fpr, tpr, _ = roc_curve(attack, scores, drop_intermediate=False)
     return float(tpr[fpr <= budget].max())

@@ -72,12 +72,17 @@ def check_sites(sites: Sequence[Site]) -> None:
     """Raise :class:`DataError` for a site without rows, or indices that leave a gap."""
     if not sites:
         raise DataError("task: there is no site; raise task.clients or give more data")
-    if [site.index for site in sites] != list(range(len(sites))):
+    # One walk, holding no site: there may be a hundred thousand, each made for the asking.
+    in_order, empty = True, []
+    for place, site in enumerate(sites):
+        in_order = in_order and site.index == place
+        if site.size < 1:
+            empty.append(f"'{site.name}'")
+    if not in_order:
         raise DataError(
             f"task: sites must be numbered 0 to {len(sites) - 1} in order, but are "
             f"{[site.index for site in sites]}"
         )
-    empty = [f"'{site.name}'" for site in sites if site.size < 1]
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
         raise DataError(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from federations import LeastSquares, federate, settings
 
+from fedalt.config import Engine
 from fedalt.runs.checkpoint import newest_checkpoint
 from fedalt.runs.events import read_events
 from fedalt.runs.folder import RunFolder
@@ -75,12 +76,14 @@ state = {"round": 0}
 def follow(event):
     state["round"] = event.get("round", state["round"])
 
-if place == "during the write":
-    # The temporary file is half written when the process dies.
+WRITES = {"in a segment": ".states-", "in the journal": "journal", "during the write": ".round-"}
+if place in WRITES:
+    # The file is cut short when the process dies; of the journal, only what was added.
     def half(handle):
         name = Path(f"/proc/self/fd/{handle}").resolve().name
-        if state["round"] == number and name.startswith(".round-"):
-            os.ftruncate(handle, os.fstat(handle).st_size // 2)
+        if state["round"] == number and name.startswith(WRITES[place]):
+            size = os.fstat(handle).st_size
+            os.ftruncate(handle, size - 9 if place == "in the journal" else size // 2)
             kill()
         return original(handle)
     original, files.os.fsync = files.os.fsync, half
@@ -105,9 +108,14 @@ PLACES = [
     "aggregated",
     "round",
     "committing",
+    "in a segment",
+    "in the journal",
     "during the write",
     "committed",
 ]
+
+# Not one client's state fits: every state is written as soon as its client has worked.
+TIGHT = {**vars(Engine()), "state_limit_mb": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +124,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**result, "ledger": snapshot.facts["ledger"]}
 
 
-def die(folder: Path, place: str, number: int) -> None:
-    config = json.dumps(settings(**CONFIG))
+def die(folder: Path, place: str, number: int, **changes: Any) -> None:
+    config = json.dumps(settings(**CONFIG, **changes))
     here = str(Path(__file__).parents[1])
     child = subprocess.run(
         [sys.executable, "-c", CHILD, here, config, str(folder), place, str(number)],
@@ -155,6 +163,43 @@ def test_killed_and_resumed_equals_uninterrupted(
     told = [e["round"] for e in read_events(run.events) if e["event"] == "round"]
     assert told == list(range(1, ROUNDS + 1)), "every round is told once"
     assert not list(run.path.rglob("*.tmp")), "nothing half-written is left"
+
+
+@pytest.mark.parametrize("place", ["client trains", "in a segment", "in the journal", "committed"])
+def test_spilled_states_are_no_less_safe(
+    place: str, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    """Commits two rounds apart, so that what is spilled between them belongs to none yet."""
+    folder = tmp_path / "run"
+    apart = {"engine": TIGHT, "checkpoint": {"every": 2, "keep": 2}}
+    # Round 4 is a commit's; a client that trains in round 5 has round 4's states behind it.
+    die(folder, place, 5 if place == "client trains" else 4, **apart)
+    segments = len(list((folder / "checkpoints").glob("states-*")))
+    assert segments, "states were spilled"
+    result = resume(folder)
+    assert result["weights_sha256"] == uninterrupted["weights_sha256"]
+    assert result["metrics"] == uninterrupted["metrics"]
+    found, notes = newest_checkpoint(folder / "checkpoints")
+    assert found is not None and not notes and found.facts["ledger"] == uninterrupted["ledger"]
+    named = {ref.name for ref in found.segments}
+    there = {path.name for path in (folder / "checkpoints").glob("states-*")}
+    assert named <= there, "what the last commit needs is there"
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("what", ["states-*", "journal.jsonl"])
+def test_what_the_newest_commit_added_may_be_damaged(
+    what: str, tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    folder = tmp_path / "run"
+    die(folder, "committed", 4)
+    newest = max((folder / "checkpoints").glob(what))
+    data = bytearray(newest.read_bytes())
+    data[-9] ^= 16
+    newest.write_bytes(bytes(data))
+    assert resume(folder)["weights_sha256"] == uninterrupted["weights_sha256"]
+    warnings = [e for e in read_events(folder / "events.jsonl") if e["event"] == "warning"]
+    assert len(warnings) == 1 and newest.name in warnings[0]["text"]
 
 
 def test_a_damaged_newest_checkpoint_costs_a_round_and_no_more(

@@ -145,7 +145,7 @@ class Pool:
         ours, theirs = multiprocessing.Pipe()
         back = Region()
         context = multiprocessing.get_context("fork")
-        process = context.Process(target=self._serve, args=(theirs, back), daemon=True)
+        process = context.Process(target=self._serve, args=(theirs, ours, back), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours, back)
@@ -157,14 +157,15 @@ class Pool:
         worker.process.join()
         worker.back.close()
 
-    def _serve(self, pipe: Connection, back: Region) -> None:
+    def _serve(self, pipe: Connection, ours: Connection, back: Region) -> None:
         """Be a worker: run what comes through the pipe until it is closed."""
         # Ctrl-C is the driver's to handle, and a worker must not outlive it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        for other in self._workers:
-            other.pipe.close()
+        # The driver's ends came along with the fork; held here, they would never read as closed.
+        for end in (ours, *(worker.pipe for worker in self._workers)):
+            end.close()
         while True:
             try:
                 asked = json.loads(pipe.recv_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from fedalt.errors import ConfigError
+from fedalt.grids import local
 from fedalt.grids.local import LocalGrid
+from fedalt.grids.nodes import NodeTable, draw_node_ids
+from fedalt.grids.state import export_state, import_state
+from fedalt.grids.store import StateStore
 from fedalt.seeds import Seeds
 from fedalt.wire.arrays import SharedArray, arrays_of, record_of
 
@@ -56,6 +61,96 @@ def test_node_ids_are_seeded_distinct_and_positive() -> None:
     assert ids == list(grid_of(200).get_node_ids())
     assert ids != list(grid_of(200, seed=1).get_node_ids())
     assert len(set(ids)) == 200 and min(ids) > 0
+
+
+def test_node_ids_are_those_of_draws_one_by_one() -> None:
+    """As a dictionary would collect them, also where a draw repeats an id."""
+
+    class Repeating:
+        def __init__(self) -> None:
+            self.rng = np.random.default_rng(0)
+
+        def at(self, *labels: str) -> Repeating:
+            return self
+
+        def numpy(self) -> Repeating:
+            return self
+
+        def integers(self, low: int, high: int, size: int) -> np.ndarray:
+            return self.rng.integers(10, 40, size)
+
+    one_by_one, wanted = Repeating(), dict[int, None]()
+    while len(wanted) < 25:
+        for value in one_by_one.integers(0, 0, 25 - len(wanted)):
+            wanted[int(value)] = None
+    assert draw_node_ids(25, Repeating()) == list(wanted)  # type: ignore[arg-type]
+    rng, ids = Seeds(7).at("node-ids").numpy(), draw_node_ids(500, Seeds(7))
+    assert ids == rng.integers(2**16, 2**63 - 1, size=500).tolist()
+
+
+def test_both_ways_between_sites_and_nodes() -> None:
+    table = NodeTable([70, 50, 60])
+    assert dict(table) == {0: 70, 1: 50, 2: 60} and dict(table.sites) == {70: 0, 50: 1, 60: 2}
+    assert len(table) == 3 and 2 in table and 3 not in table and -1 not in table
+    with pytest.raises(KeyError):
+        table[-1]
+
+
+def test_a_client_that_leaves_nothing_costs_nothing() -> None:
+    grid = grid_of(50, app=plain_app())
+    ask(grid, {"w": np.zeros(2)})
+    assert not grid._open and not grid._records and grid.export_states() == {}
+    counting = grid_of(50)
+    ask(counting, {"w": np.zeros(2)})
+    assert not counting._open and len(counting._records) == 50
+
+
+def test_large_pushes_are_answered_in_parts_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "COHORT", 3)
+    sizes: list[int] = []
+
+    class Cohort(ClientApp):
+        def cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+            sizes.append(len(messages))
+            return [Message(RecordDict(), reply_to=m) for m in messages]
+
+    grid = grid_of(8, app=Cohort())
+    replies = ask(grid, {"w": np.zeros(1)})
+    assert sizes == [3, 3, 2]
+    assert [r.metadata.src_node_id for r in replies] == list(grid.get_node_ids())
+
+
+def test_only_states_that_changed_are_kept_anew(tmp_path: Path) -> None:
+    """Who looks at a state, or fails, leaves it as it was: nothing to write."""
+    store = StateStore(tmp_path)
+    app = ClientApp()
+    fail = [False]
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        state = export_state(context)
+        site = int(context.node_config["partition-id"])
+        if site == 0:
+            state["dual"] = state.get("dual", np.zeros(2)) + 1.0
+        import_state(context, state)
+        if fail[0]:
+            raise ValueError("after the change")
+        return Message(RecordDict(), reply_to=message)
+
+    grid = LocalGrid(app, 3, {}, Seeds(0), states=store)
+    nodes = list(grid.get_node_ids())
+    import_state(grid.context(nodes[1]), {"dual": np.arange(2.0)})
+    ask(grid, {"w": np.zeros(1)})
+    assert grid.save_states() is not None
+    ask(grid, {"w": np.zeros(1)})
+    assert store._changed == {0}
+    grid.save_states()
+    fail[0] = True
+    assert all(reply.has_error() for reply in ask(grid, {"w": np.zeros(1)}))
+    assert store._changed == set()
+    np.testing.assert_array_equal(grid.export_states()[0]["dual"], 2.0)
+    np.testing.assert_array_equal(grid.export_states()[1]["dual"], [0.0, 1.0])
+    assert list(grid.export_states()) == [0, 1]
 
 
 def test_flowers_own_loop_runs_on_it() -> None:
@@ -184,8 +279,6 @@ def test_cohort_handler_is_given_all_messages_at_once() -> None:
 
 
 def test_states_can_be_exported_and_imported() -> None:
-    from fedalt.grids.state import import_state
-
     grid = grid_of()
     nodes = list(grid.get_node_ids())
     import_state(grid.context(nodes[2]), {"dual": np.arange(3.0)})

@@ -30,6 +30,7 @@ from fedalt.runs.sinks import sinks_of
 from fedalt.seeds import Seeds
 from fedalt.server.loop import Loop, Parts, Progress, resume
 from fedalt.server.round import Federation
+from fedalt.server.stopwatch import OFF, Stopwatch
 from fedalt.server.strategies.blockwise import group_by_rule
 from fedalt.server.strategies.book import StrategyBook
 from fedalt.task import Task
@@ -144,6 +145,7 @@ def _assemble(
         judge_every=config["evaluate"]["server_every"],
         commit_every=config["checkpoint"]["every"],
         keep=config["checkpoint"]["keep"],
+        watch=Stopwatch() if config.get("profile") else OFF,
     )
     return parts, Progress(model=model)
 

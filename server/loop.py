@@ -35,6 +35,7 @@ from fedalt.server.round import (
     dispatch,
     plain_metrics,
 )
+from fedalt.server.stopwatch import OFF, Stopwatch
 from fedalt.server.strategies.book import StrategyBook
 from fedalt.task import Task
 
@@ -60,6 +61,8 @@ class Parts:
     """The server judges it every so many rounds; 0 never."""
     commit_every: int = 1
     keep: int = 2
+    watch: Stopwatch = OFF
+    """Where a round's time goes; told as an event ``profile`` if it is on."""
 
 
 @dataclass
@@ -102,7 +105,8 @@ class Loop:
         """Run to the end; return why it ended: ``schedule`` or ``max_rounds``."""
         while self._now.round < self._parts.max_rounds:
             number = self._now.round + 1
-            plan = self._parts.planner.plan(number, self._now.history)
+            with self._parts.watch.span("plan"):
+                plan = self._parts.planner.plan(number, self._now.history)
             if plan is None:
                 return "schedule"
             self._round(plan)
@@ -117,8 +121,10 @@ class Loop:
         results = self._train(plan)
         metrics = self._merge(results)
         self._now.round = plan.round
-        metrics |= self._judge(plan.round)
-        metrics |= self._evaluate(plan)
+        with parts.watch.span("judgement"):
+            metrics |= self._judge(plan.round)
+        with parts.watch.span("evaluation"):
+            metrics |= self._evaluate(plan)
         self._now.history = self._now.history.append(metrics)
         for result in results:
             parts.ledger.commit(plan.round, result.phase, result.sites)
@@ -137,7 +143,12 @@ class Loop:
             parts.log.emit("engine", round=plan.round, facts=chosen)
             self._engine = copy.deepcopy(chosen)
         if plan.round % parts.commit_every == 0:
-            self.commit()
+            with parts.watch.span("commit"):
+                self.commit()
+        spent = parts.watch.take()
+        if spent:
+            seconds = {name: round(value, 6) for name, value in spent.items()}
+            parts.log.emit("profile", round=plan.round, seconds=seconds)
 
     def _train(self, plan: RoundSchedule) -> list[PhaseResult]:
         parts = self._parts
@@ -149,6 +160,7 @@ class Loop:
                 part.cohort,
                 parts.strategies(part.phase),
                 self._now.model,
+                watch=parts.watch,
             )
             for part in plan.parts
             if part.cohort
@@ -156,14 +168,14 @@ class Loop:
         parts.log.emit(
             "dispatched", round=plan.round, messages=sum(len(w.messages) for w in waiting)
         )
-        answers, strangers = collect(parts.federation, waiting)
+        answers, strangers = collect(parts.federation, waiting, parts.watch)
         parts.log.emit("collected", round=plan.round, admitted=sum(len(a) for a, _ in answers))
         self._tell(plan.round, "", strangers)
         for (admitted, refused), part in zip(answers, waiting, strict=True):
             self._tell(plan.round, part.phase.name, refused)
             check_quorum(parts.federation, part, admitted, refused)
         results = [
-            aggregate(part, admitted, refused)
+            aggregate(part, admitted, refused, parts.watch)
             for (admitted, refused), part in zip(answers, waiting, strict=True)
         ]
         parts.log.emit("aggregated", round=plan.round)

@@ -94,3 +94,15 @@ def test_clients_are_told_the_engines_settings() -> None:
     # What the settings leave out has a default; what is null is not told.
     assert (told["mode"], told["precision"]) == ("sequential", "float32")
     assert "timeout" not in told and told["task"] == '{"n": 1}'
+
+
+def test_a_profile_says_where_each_rounds_time_goes(tmp_path: Path) -> None:
+    federate(LeastSquares(), tmp_path / "with", rounds=3, profile=True)
+    told = [e for e in read_events(tmp_path / "with" / "events.jsonl") if e["event"] == "profile"]
+    assert [event["round"] for event in told] == [1, 2, 3]
+    spans = {"plan", "dispatch", "compute", "admission", "aggregation", "judgement", "commit"}
+    for event in told:
+        assert spans <= set(event["seconds"]) and all(s >= 0 for s in event["seconds"].values())
+    federate(LeastSquares(), tmp_path / "without", rounds=1)
+    events = read_events(tmp_path / "without" / "events.jsonl")
+    assert not [event for event in events if event["event"] == "profile"]

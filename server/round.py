@@ -175,24 +175,25 @@ def _sort_out(
     federation: Federation, dispatches: Sequence[Dispatch], replies: Sequence[Message]
 ) -> tuple[list[list[tuple[int, Message]]], list[Refused]]:
     """Give each phase its replies, with their sites; tell apart those that nobody was asked for."""
-    asked = {
-        m.metadata.message_id: (i, m.metadata.dst_node_id)
-        for i, part in enumerate(dispatches)
-        for m in part.messages
-    }
+    asked: dict[str, tuple[int, int]] = {}
+    for i, part in enumerate(dispatches):
+        for message in part.messages:
+            sent = message.metadata
+            asked[sent.message_id] = i, sent.dst_node_id
     grouped: list[list[tuple[int, Message]]] = [[] for _ in dispatches]
     strangers = []
     for reply in replies:
-        sender = reply.metadata.src_node_id
-        part, node = asked.get(reply.metadata.reply_to_message_id, (0, None))
-        if node is None:
+        told = reply.metadata
+        sender, known = told.src_node_id, asked.get(told.reply_to_message_id)
+        if known is None:
             reason = f"node {sender} answers a message that was not sent in this round"
             strangers.append(Refused(_site_of(federation, sender), "asked", reason))
-        elif reply.has_content() and sender != node:
-            reason = f"node {sender} answers for node {node}"
+        elif reply.has_content() and sender != known[1]:
+            reason = f"node {sender} answers for node {known[1]}"
             strangers.append(Refused(_site_of(federation, sender), "asked", reason))
         else:
-            grouped[part].append((dispatches[part].places[node], reply))
+            number, node = known
+            grouped[number].append((dispatches[number].places[node], reply))
     return grouped, strangers
 
 

@@ -98,7 +98,7 @@ def _share(part: float, whole: float) -> float:
 
 def _recall_within(scores: np.ndarray, attack: np.ndarray, budget: float) -> float:
     """Return the largest recall whose false positive rate stays within the budget."""
-    from sklearn.metrics import roc_curve
+    from sklearn.metrics import roc_curve  # type: ignore[import-untyped]
 
     fpr, tpr, _ = roc_curve(attack, scores, drop_intermediate=False)
     return float(tpr[fpr <= budget].max())

@@ -15,6 +15,7 @@ from fedalt.cli.show import console, print_json, print_table
 from fedalt.runs.files import write_json
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.plan import amount
+from fedalt.runs.profile import mode_lines, profile_table
 from fedalt.runs.report import Finished, Table, finished, stored_tables, write_report
 from fedalt.runs.simulate import simulate
 
@@ -87,6 +88,9 @@ def show_result(folder: RunFolder, as_json: bool) -> None:
     """Show a finished run: tables, hash, folder."""
     result = folder.result() or {}
     tables = stored_tables(folder) or [_metrics(folder, result)]
+    spent = profile_table(folder)
+    if spent is not None:
+        tables = [*tables, spent]
     if as_json:
         rows = [{"title": t.title, "columns": t.columns, "rows": t.rows} for t in tables]
         print_json({"folder": str(folder.path), **result, "tables": rows})
@@ -99,6 +103,8 @@ def show_result(folder: RunFolder, as_json: bool) -> None:
         f"{count} round{'' if count == 1 else 's'} in {result['seconds']} s, "
         f"{amount(result['bytes_up'])} up, {amount(result['bytes_down'])} down"
     )
+    for line in mode_lines(result):
+        print(line)
     print(f"weights sha256 {result['weights_sha256']}")
     print(f"folder  {folder.path}")
     if folder.report.is_dir():

@@ -31,7 +31,9 @@ settings (all of a scenario's: fedalt scenarios NAME):
   compare=[] compare=[NAME]             without, or with some of, the variants
   quorum=0.8                            share of replies that must count
   evaluate.clients_every=5              clients judge the model too
-  engine.device=cuda                    where kernels compute
+  engine.mode=compiled                  how cohorts are computed; default auto
+  engine.workers=2 engine.device=cuda   processes that share them; where
+  profile=true                          a table of where the time went
   out=FOLDER tensorboard=true progress=false
 
 The run writes one folder beneath out=runs, and nothing if it cannot begin.

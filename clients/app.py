@@ -22,6 +22,7 @@ from fedalt.errors import FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state
 from fedalt.seeds import Seeds
 from fedalt.task import Task
+from fedalt.wire.messages import reply_with
 from fedalt.wire.records import OURS, Instruction, make_reply, read_instruction
 from fedalt.wire.report import ClientReport, encode_site
 
@@ -137,7 +138,8 @@ class SiteApp(ClientApp):
         assert site is not None
         try:
             return self._reply(message, context, order, site, work, seconds)
-        except FedaltError as error:
+        except Exception as error:
+            # Such as a metric that no record can hold.
             return _failed(message, context, error)
 
     def _prepare(self, instruction: Instruction, context: Context) -> tuple[Kernel, Order]:
@@ -187,7 +189,7 @@ class SiteApp(ClientApp):
             seconds=seconds,
         )
         arrays = {name: work.arrays[name] for name in order.returns}
-        return Message(make_reply(report, arrays, work.metrics), reply_to=message)
+        return reply_with(make_reply(report, arrays, work.metrics), message)
 
     def _describe(self, message: Message, context: Context) -> Message:
         site = self._task(context).sites[_site_index(context)]

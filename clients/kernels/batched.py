@@ -191,10 +191,10 @@ class _Batch:
         size = rows_for(int(counts.max()), stages[0].phase.batch_size)
         example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, size)
         desk = self._desks.get(example, len(counts))
-        carry, values = self._steps(desk, carry, fixed, [t for t, _ in tables], counts)
+        carry, table = self._steps(desk, carry, fixed, [t for t, _ in tables], counts)
         self._arrays.update(zip(step.trained, carry, strict=False))
-        present = counts[:, : len(self._clients)]
-        self._records.add({n: v[:, : len(self._clients)] for n, v in values.items()}, present)
+        real = len(self._clients)
+        self._records.add(desk.program.metrics, table[:, :real], counts[:, :real])
         self._records.check(carry[: len(step.trained)])
         self._keep(step, stages, carry)
 
@@ -205,8 +205,8 @@ class _Batch:
         fixed: Tensors,
         tables: Sequence[np.ndarray],
         counts: np.ndarray,
-    ) -> tuple[Tensors, dict[str, np.ndarray]]:
-        """Take all steps; return the carry, and loss and metrics as tables (S, K)."""
+    ) -> tuple[Tensors, np.ndarray]:
+        """Take all steps; return the carry, and what was measured (S, K, M)."""
         device = desk.parts[0].device
         weights = weights_of(counts, desk.rows).to(device)
         measured: list[torch.Tensor] = []
@@ -218,10 +218,8 @@ class _Batch:
                     batch = [part[:, number] for part in desk.parts]
                     out = desk.program.call(*carry, *fixed, *batch, weights[begin + number])
                     carry = tuple(out[:first])
-                    measured.append(torch.stack(tuple(out[first:])).detach())
-        table = torch.stack(measured).cpu().numpy()
-        names = ("loss", *desk.program.metrics)
-        return carry, {name: table[:, i] for i, name in enumerate(names)}
+                    measured.append(out[first])
+        return carry, torch.stack(measured).cpu().numpy()
 
     def _lay_out(self, desk: _Desk, tables: Sequence[np.ndarray], begin: int) -> None:
         """Gather the rows of the next steps, each client's into its own place."""

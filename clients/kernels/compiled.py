@@ -27,7 +27,7 @@ from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.program import Program, trace_single
 from fedalt.clients.kernels.pure import PureStep, Tensors
 from fedalt.clients.kernels.records import Records
-from fedalt.clients.kernels.stages import Stage, batch_table
+from fedalt.clients.kernels.stages import Stage, batch_sizes, epochs
 
 _BLOCK_BYTES = 2**25
 """About how much of a client's data is gathered at once."""
@@ -130,33 +130,32 @@ class _One:
 
     def _steps(self, program: Program, stage: Stage, carry: Tensors, fixed: Tensors) -> Tensors:
         """Take all steps; note what they measured and return the carry."""
-        table, counts = batch_table(stage)
         measured: list[torch.Tensor] = []
-        first = len(carry)
+        first, model = len(carry), program.step.model
+        size = stage.phase.batch_size
+        drawn = list(epochs(stage))
         with torch.no_grad():
-            for batch in self._batches(program.step.model, table, counts):
-                out = program.call(*carry, *fixed, *batch)
+            for batch in self._batches(drawn, size, model.device):
+                out = program.call(*carry, *fixed, *model.laid_out(batch))
                 carry = tuple(out[:first])
-                measured.extend(out[first:])
-        names = ("loss", *program.metrics)
-        found = torch.stack(measured).cpu().numpy().reshape(len(counts), len(names))
-        values = {name: found[:, i : i + 1] for i, name in enumerate(names)}
-        self._records.add(values, counts[:, None])
+                measured.append(out[first])
+        table = torch.stack(measured).cpu().numpy()[:, None]
+        counts = [n for rows in drawn for n in batch_sizes(len(rows), size)]
+        self._records.add(program.metrics, table, np.array(counts)[:, None])
         return carry
 
     def _batches(
-        self, model: ReusedModel, table: np.ndarray, counts: np.ndarray
+        self, drawn: Sequence[np.ndarray], size: int, device: torch.device
     ) -> Iterator[Tensors]:
         """Yield the batches; rows of many are gathered together, which costs as one of them."""
-        data, size = self._client.data, table.shape[1]
+        data = self._client.data
         row = sum(part[:1].numel() * part.element_size() for part in data)
-        some = max(1, _BLOCK_BYTES // max(1, size * row))
-        for begin in range(0, len(counts), some):
-            rows = torch.from_numpy(table[begin : begin + some].reshape(-1)).to(model.device)
-            gathered = [part.index_select(0, rows) for part in data]
-            for number, count in enumerate(counts[begin : begin + some].tolist()):
-                start = number * size
-                yield model.laid_out(tuple(part[start : start + count] for part in gathered))
+        some = max(1, _BLOCK_BYTES // max(1, size * row)) * size
+        for shuffled in drawn:
+            for begin in range(0, len(shuffled), some):
+                rows = torch.from_numpy(shuffled[begin : begin + some]).to(device)
+                gathered = (part.index_select(0, rows).split(size) for part in data)
+                yield from zip(*gathered, strict=True)
 
     def _read(self, name: str, first: str) -> np.ndarray:
         value = self._arrays[first]

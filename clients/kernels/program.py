@@ -31,10 +31,10 @@ class UntraceableError(FedaltError):
 
 @dataclass(frozen=True)
 class Program:
-    """A traced step: ``call(*carry, *fixed, *batch)`` returns carry, loss and metrics.
+    """A traced step: ``call(*carry, *fixed, *batch)`` returns the carry, then what it measured.
 
-    ``metrics`` names the last outputs; ``clients`` is the number it takes at once, 0 for one
-    without a dimension of clients.
+    That is one vector for each client, which ``metrics`` names, the loss first; ``clients`` is
+    the number of clients it takes at once, 0 for one without a dimension of clients.
     """
 
     call: Callable[..., Sequence[torch.Tensor]]
@@ -114,8 +114,9 @@ def _finish(
     def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         first, second = len(carry), len(carry) + len(fixed)
         new, loss, metrics = step(tensors[:first], tensors[first:second], tensors[second:])
-        names[:] = metrics
-        return (*new, loss, *metrics.values())
+        names[:] = ("loss", *metrics)
+        measured = [loss, *(value.to(loss.dtype) for value in metrics.values())]
+        return (*new, torch.stack(measured))
 
     function: Callable[..., Any] = flat
     if clients:

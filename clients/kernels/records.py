@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,32 +33,36 @@ class Records:
         self.errors = [None] * count
         self._rows = np.zeros(count)
 
-    def add(self, values: dict[str, np.ndarray], counts: np.ndarray) -> None:
-        """Take in one stage: metrics (S, K), ``loss`` among them, and rows (S, K) behind each.
+    def add(self, names: Sequence[str], table: np.ndarray, counts: np.ndarray) -> None:
+        """Take in a stage: what was measured (S, K, M), the loss first, and rows (S, K) behind it.
 
         Steps without rows did not happen.
         """
         taken = counts > 0
-        broken = taken & ~np.isfinite(values["loss"])
+        # One look for the usual case: a sum is finite only if all of its terms are.
+        if not np.isfinite(table.sum()):
+            self._find_losses(table[..., 0], taken)
+            table = np.where(taken[..., None], table, 0.0)
+        totals = np.einsum("skm,sk->mk", table, counts, dtype=np.float64)
+        for name, total in zip(names, totals, strict=True):
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._rows += counts.sum(0)
+        self.steps += taken.sum(0)
+
+    def _find_losses(self, losses: np.ndarray, taken: np.ndarray) -> None:
+        broken = taken & ~np.isfinite(losses)
         for place in np.flatnonzero(broken.any(0)):
             step = int(np.argmax(broken[:, place]))
             self._fail(
                 int(place),
                 f"step {self.steps[place] + taken[: step + 1, place].sum()}: "
-                f"the loss is {float(values['loss'][step, place])}",
+                f"the loss is {float(losses[step, place])}",
             )
-        for name, table in values.items():
-            total = np.where(taken, table, 0.0) * counts
-            self._sums[name] = self._sums.get(name, 0.0) + total.sum(0, dtype=np.float64)
-        self._rows += counts.sum(0)
-        self.steps += taken.sum(0)
 
     def check(self, params: Sequence[torch.Tensor]) -> None:
         """Note each client of whose parameters (K, ...) one is no longer finite."""
         count = len(self.clients)
-        # A sum is finite only if all of its terms are: one pass, and no look at each client.
-        sums = [param[:count].sum() for param in params]
-        if not sums or torch.stack(sums).isfinite().all():
+        if math.isfinite(sum(float(param[:count].sum()) for param in params)):
             return
         for place in range(count):
             if not all(param[place].isfinite().all() for param in params):

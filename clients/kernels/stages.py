@@ -131,11 +131,15 @@ def batch_table(stage: Stage) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([t for t, _ in found]), np.concatenate([c for _, c in found])
 
 
+def batch_sizes(rows: int, size: int) -> list[int]:
+    """Return how many rows each batch of an epoch holds; the last may be short."""
+    full, rest = divmod(rows, size)
+    return [size] * full + [rest] * bool(rest)
+
+
 def _table(shuffled: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    full, rest = divmod(len(shuffled), size)
-    counts = np.full(full + bool(rest), size)
-    if rest:
-        counts[-1] = rest
-        filling = np.full(size - rest, shuffled[full * size])
+    counts = np.array(batch_sizes(len(shuffled), size))
+    if counts[-1] < size:
+        filling = np.full(size - counts[-1], shuffled[-counts[-1]])
         shuffled = np.concatenate([shuffled, filling])
     return shuffled.reshape(len(counts), size), counts

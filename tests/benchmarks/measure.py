@@ -41,6 +41,10 @@ class Cost:
         """Return what was spent since ``other``."""
         return Cost(self.cpu - other.cpu, self.wall - other.wall)
 
+    def __add__(self, other: Cost) -> Cost:
+        """Return both together."""
+        return Cost(self.cpu + other.cpu, self.wall + other.wall)
+
 
 class Meter:
     """Keeps the time of one engine's run; made first of all, before the engine is imported."""
@@ -50,6 +54,7 @@ class Meter:
         self._data = Cost(0.0, 0.0)
         self._rounds: list[Cost] = []
         self._end: Cost | None = None
+        self._looking = Cost(0.0, 0.0)
         self._peak = 0.0
 
     @contextmanager
@@ -61,13 +66,21 @@ class Meter:
 
     def round(self) -> None:
         """Note the end of a round."""
-        self._rounds.append(_now())
-        self._peak = max(self._peak, _memory())
+        self._rounds.append(self._mark())
 
     def finish(self) -> None:
         """Note that the engine has returned."""
-        self._end = _now()
+        end = self._mark()
+        # Processes that ended without being waited for (Ray's) take their time with them.
+        self._end = Cost(max(end.cpu, self._rounds[-1].cpu), end.wall)
+
+    def _mark(self) -> Cost:
+        """Return the time now, less what looking at memory took (some ms a process)."""
+        now = _now()
+        mark = now - self._looking
         self._peak = max(self._peak, _memory())
+        self._looking = self._looking + (_now() - now)
+        return mark
 
     def tell(
         self, engine: str, work: str, cohort: int, accuracy: float | None, **facts: Any
@@ -137,15 +150,16 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _memory() -> float:
-    """Return the sum of the peaks (MB) of this process and its descendants.
+    """Return this process's peak and its descendants' present share of memory, in MB.
 
-    Pages that processes share count in each of them, so that with workers it is too high.
+    A descendant counts with what Linux calls its proportional set: pages that several share
+    are divided among them.
     """
     total = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     for pid in _descendants(os.getpid()):
         with suppress(OSError, StopIteration):
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            total += int(next(s for s in lines if s.startswith("VmHWM")).split()[1]) / 1024
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += int(next(s for s in lines if s.startswith("Pss:")).split()[1]) / 1024
     return total
 
 

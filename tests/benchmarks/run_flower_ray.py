@@ -1,7 +1,8 @@
 """Flower's simulation on Ray: one actor a core, one CPU a client, stock FedAvg.
 
-Flower draws its nodes itself; a node's number says nothing, so the k-th node of a round is
-told to train the k-th client of the work's cohort.
+Each actor reads the data itself, which is part of its start-up. Flower draws its nodes itself and
+a node's number says nothing, so the k-th node of a round is told to train the k-th client of
+the work's cohort.
 """
 
 from measure import Meter

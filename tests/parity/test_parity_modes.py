@@ -151,7 +151,13 @@ def test_a_compiled_step_trains_as_the_reference(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", ["channels_last", "batched:2", "compiled-channels_last", "batched-compiled:2"]
+    "mode",
+    [
+        "channels_last",
+        "batched:2",
+        "compiled-channels_last",
+        pytest.param("batched-compiled:2", marks=pytest.mark.slow),
+    ],
 )
 def test_convolutions_agree_in_every_mode(mode: str) -> None:
     check(Pictures(cnn, ()), mode, {})
@@ -178,8 +184,8 @@ def test_batches_views_and_inner_phases_are_the_same(settings: dict[str, Any]) -
     check(Pictures(), "batched:2", {}, **settings)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_may_hold_batch_normalisation() -> None:
-    """Single rows are left over by no batch of five among these sizes but 31, 17 and 23: use 6."""
     task = Pictures(normed, ())
     fair = {"epochs": 1, "batch_size": 50}
     check(task, "compiled-channels_last", {}, **fair)
@@ -231,7 +237,7 @@ def test_one_client_that_goes_wrong_leaves_the_others_alone() -> None:
     agree(found[1].arrays, alone.arrays)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("mode", ["batched:2", "compiled"])
+@pytest.mark.parametrize("mode", ["batched:2", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_a_step_size_may_ramp_without_a_new_program(mode: str) -> None:
     task, kernel = Pictures(), GradientKernel()
     arrays = task.initial_arrays(Seeds(3))

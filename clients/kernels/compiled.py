@@ -154,7 +154,7 @@ class _One:
         for shuffled in drawn:
             for begin in range(0, len(shuffled), some):
                 rows = torch.from_numpy(shuffled[begin : begin + some]).to(device)
-                gathered = (part.index_select(0, rows).split(size) for part in data)
+                gathered = (torch.split(part.index_select(0, rows), size) for part in data)
                 yield from zip(*gathered, strict=True)
 
     def _read(self, name: str, first: str) -> np.ndarray:

@@ -18,31 +18,24 @@ from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import Client
 from fedalt.clients.kernels.held import as_received, hyper_tensors, initial_loss, load, pure_step
 from fedalt.clients.kernels.model import ReusedModel
+from fedalt.clients.kernels.pooled import places, pools_of
 from fedalt.clients.kernels.program import Program, trace_batched
 from fedalt.clients.kernels.pure import PureStep, Tensors, weights_of
 from fedalt.clients.kernels.records import Records
 from fedalt.clients.kernels.stages import Stage, batch_table
 
-_BLOCK_BYTES = 2**25
-"""About how much of the clients' data is laid out at once."""
-
 
 @dataclass(frozen=True)
 class _Desk:
-    """A program with the memory its batches are laid out in: tensors (K, S, B, ...)."""
+    """A program with the memory that a step's batches are laid out in: tensors (K, B, ...)."""
 
     program: Program
     parts: Tensors
 
     @property
-    def steps(self) -> int:
-        """How many steps are laid out at once."""
-        return self.parts[0].shape[1]
-
-    @property
     def rows(self) -> int:
         """How many rows a batch holds, those that fill up included."""
-        return self.parts[0].shape[2]
+        return self.parts[0].shape[1]
 
 
 @dataclass(frozen=True)
@@ -61,20 +54,16 @@ class _Example:
         shapes = tuple((tuple(part.shape[1:]), part.dtype) for part in self.data)
         return (self.step.key(), self.per_client, len(self.carry[0]), shapes, self.rows)
 
-    def desk(self, steps: int, compiled: bool) -> _Desk:
-        """Trace the step, and reserve room for the batches of so many steps, or of fewer."""
+    def desk(self, compiled: bool) -> _Desk:
+        """Trace the step, and reserve room for one step's batches."""
         clients, device = len(self.carry[0]), self.data[0].device
-        row = sum(part[:1].numel() * part.element_size() for part in self.data)
-        fitting = max(1, min(steps, _BLOCK_BYTES // max(1, clients * self.rows * row)))
-        # Zeros: what no client has filled yet is computed on, and thrown away.
         parts = tuple(
-            torch.zeros((clients, fitting, self.rows, *p.shape[1:]), dtype=p.dtype, device=device)
+            torch.zeros((clients, self.rows, *p.shape[1:]), dtype=p.dtype, device=device)
             for p in self.data
         )
         weights = torch.ones(clients, self.rows, device=device)
-        example = (*(part[:, 0] for part in parts), weights)
         program = trace_batched(
-            self.step, self.carry, self.fixed, example, self.per_client, compiled
+            self.step, self.carry, self.fixed, (*parts, weights), self.per_client, compiled
         )
         return _Desk(program, parts)
 
@@ -86,11 +75,11 @@ class Desks:
     compiled: bool
     _made: dict[tuple[object, ...], _Desk] = field(default_factory=dict)
 
-    def get(self, example: _Example, steps: int) -> _Desk:
+    def get(self, example: _Example) -> _Desk:
         """Return the desk for an example, made when first asked for."""
         key = example.key()
         if key not in self._made:
-            self._made[key] = example.desk(steps, self.compiled)
+            self._made[key] = example.desk(self.compiled)
         return self._made[key]
 
 
@@ -149,6 +138,7 @@ class _Batch:
         self._received = dict(self._arrays)
         self._records = Records(clients)
         self._pending: list[dict[str, np.ndarray]] = [{} for _ in clients]
+        self._pools = pools_of(clients)
         self._initial = [initial_loss(model, order, client) for client in clients]
 
     def run(self) -> list[Work | Exception]:
@@ -190,7 +180,7 @@ class _Batch:
             counts[: len(rows), place] = rows
         size = rows_for(int(counts.max()), stages[0].phase.batch_size)
         example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, size)
-        desk = self._desks.get(example, len(counts))
+        desk = self._desks.get(example)
         carry, table = self._steps(desk, carry, fixed, [t for t, _ in tables], counts)
         self._arrays.update(zip(step.trained, carry, strict=False))
         real = len(self._clients)
@@ -207,35 +197,26 @@ class _Batch:
         counts: np.ndarray,
     ) -> tuple[Tensors, np.ndarray]:
         """Take all steps; return the carry, and what was measured (S, K, M)."""
-        device = desk.parts[0].device
+        device, first = desk.parts[0].device, len(carry)
         weights = weights_of(counts, desk.rows).to(device)
+        # Rows numbered as each part has them: the same array where all parts begin alike.
+        found = {
+            pool.starts.tobytes(): places(tables, pool.starts, self._width, desk.rows)
+            for pool in self._pools
+        }
+        chosen = {key: torch.from_numpy(rows).to(device) for key, rows in found.items()}
+        sources = [(pool.rows, chosen[pool.starts.tobytes()]) for pool in self._pools]
         measured: list[torch.Tensor] = []
-        first = len(carry)
         with torch.no_grad():
-            for begin in range(0, len(counts), desk.steps):
-                self._lay_out(desk, tables, begin)
-                for number in range(min(desk.steps, len(counts) - begin)):
-                    batch = [part[:, number] for part in desk.parts]
-                    out = desk.program.call(*carry, *fixed, *batch, weights[begin + number])
-                    carry = tuple(out[:first])
-                    measured.append(out[first])
+            for number in range(len(counts)):
+                # Just before they are needed: what a step reads is still in the cache.
+                for part, (rows, chosen_rows) in zip(desk.parts, sources, strict=True):
+                    into = part.view(-1, *part.shape[2:])
+                    torch.index_select(rows, 0, chosen_rows[number].view(-1), out=into)
+                out = desk.program.call(*carry, *fixed, *desk.parts, weights[number])
+                carry = tuple(out[:first])
+                measured.append(out[first])
         return carry, torch.stack(measured).cpu().numpy()
-
-    def _lay_out(self, desk: _Desk, tables: Sequence[np.ndarray], begin: int) -> None:
-        """Gather the rows of the next steps, each client's into its own place."""
-        for place, (client, table) in enumerate(zip(self._clients, tables, strict=True)):
-            part = table[begin : begin + desk.steps]
-            if not len(part):
-                continue
-            part = part[:, : desk.rows]
-            rows = torch.from_numpy(np.ascontiguousarray(part).reshape(-1))
-            for target, source in zip(desk.parts, client.data, strict=True):
-                aim = target[place, : len(part), : part.shape[1]]
-                picked = rows.to(source.device)
-                if aim.is_contiguous():
-                    torch.index_select(source, 0, picked, out=aim.view(-1, *source.shape[1:]))
-                else:
-                    aim.copy_(source.index_select(0, picked).view(aim.shape))
 
     def _slots(self, step: PureStep, stages: Sequence[Stage]) -> list[torch.Tensor]:
         """Return the optimiser's slots before the stage, stacked, in the carry's order."""

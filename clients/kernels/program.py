@@ -7,6 +7,7 @@ small operations are fused too. Either way one program serves every client of a 
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -155,6 +156,10 @@ def _compile(graph: torch.fx.GraphModule, examples: Tensors) -> Callable[..., An
     with config.patch(compile_threads=1):
         options = {} if examples[0].device.type == "cuda" else {"cpp_wrapper": True}
         compiled: Callable[..., Any] = inductor(graph, list(examples), options=options)
+    # The compiler leaves a million objects behind, which every later search for garbage would
+    # walk through: a tenth of the time of a round of small clients.
+    gc.collect()
+    gc.freeze()
     return compiled
 
 

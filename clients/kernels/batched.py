@@ -18,11 +18,11 @@ from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import Client
 from fedalt.clients.kernels.held import as_received, hyper_tensors, initial_loss, load, pure_step
 from fedalt.clients.kernels.model import ReusedModel
-from fedalt.clients.kernels.pooled import places, pools_of
+from fedalt.clients.kernels.pooled import Layout, lay_out, pools_of
 from fedalt.clients.kernels.program import Program, trace_batched
 from fedalt.clients.kernels.pure import PureStep, Tensors, weights_of
 from fedalt.clients.kernels.records import Records
-from fedalt.clients.kernels.stages import Stage, batch_table
+from fedalt.clients.kernels.stages import Stage, epochs
 
 
 @dataclass(frozen=True)
@@ -174,45 +174,36 @@ class _Batch:
             *(n in self._stacked for n in step.frozen),
             *[True] * len(received),
         ]
-        tables = [batch_table(stage) for stage in stages]
-        counts = np.zeros((max(len(t) for t, _ in tables), self._width), dtype=np.int64)
-        for place, (_, rows) in enumerate(tables):
-            counts[: len(rows), place] = rows
-        size = rows_for(int(counts.max()), stages[0].phase.batch_size)
-        example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, size)
+        drawn = [list(epochs(stage)) for stage in stages]
+        size = stages[0].phase.batch_size
+        rows = rows_for(min(size, max(len(e) for client in drawn for e in client)), size)
+        layout = lay_out(drawn, self._width, size, rows)
+        example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, rows)
         desk = self._desks.get(example)
-        carry, table = self._steps(desk, carry, fixed, [t for t, _ in tables], counts)
+        carry, table = self._steps(desk, carry, fixed, layout)
         self._arrays.update(zip(step.trained, carry, strict=False))
         real = len(self._clients)
-        self._records.add(desk.program.metrics, table[:, :real], counts[:, :real])
+        self._records.add(desk.program.metrics, table[:, :real], layout.counts[:, :real])
         self._records.check(carry[: len(step.trained)])
         self._keep(step, stages, carry)
 
     def _steps(
-        self,
-        desk: _Desk,
-        carry: Tensors,
-        fixed: Tensors,
-        tables: Sequence[np.ndarray],
-        counts: np.ndarray,
+        self, desk: _Desk, carry: Tensors, fixed: Tensors, layout: Layout
     ) -> tuple[Tensors, np.ndarray]:
         """Take all steps; return the carry, and what was measured (S, K, M)."""
         device, first = desk.parts[0].device, len(carry)
-        weights = weights_of(counts, desk.rows).to(device)
+        weights = weights_of(layout.counts, desk.rows).to(device)
         # Rows numbered as each part has them: the same array where all parts begin alike.
-        found = {
-            pool.starts.tobytes(): places(tables, pool.starts, self._width, desk.rows)
-            for pool in self._pools
-        }
+        found = {p.starts.tobytes(): layout.of(p.starts) for p in self._pools}
         chosen = {key: torch.from_numpy(rows).to(device) for key, rows in found.items()}
         sources = [(pool.rows, chosen[pool.starts.tobytes()]) for pool in self._pools]
         measured: list[torch.Tensor] = []
         with torch.no_grad():
-            for number in range(len(counts)):
+            for number in range(len(weights)):
                 # Just before they are needed: what a step reads is still in the cache.
                 for part, (rows, chosen_rows) in zip(desk.parts, sources, strict=True):
                     into = part.view(-1, *part.shape[2:])
-                    torch.index_select(rows, 0, chosen_rows[number].view(-1), out=into)
+                    torch.index_select(rows, 0, chosen_rows[:, number].reshape(-1), out=into)
                 out = desk.program.call(*carry, *fixed, *desk.parts, weights[number])
                 carry = tuple(out[:first])
                 measured.append(out[first])

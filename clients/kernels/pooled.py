@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels.client import Client
+from fedalt.clients.kernels.stages import batch_sizes
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,38 @@ def _pool(parts: Sequence[torch.Tensor]) -> Pool:
     return Pool(rows, np.array([part.storage_offset() // size for part in parts]))
 
 
-def places(tables: Sequence[np.ndarray], starts: np.ndarray, width: int, rows: int) -> np.ndarray:
-    """Return the rows of a pool that each step takes (S, width, rows).
+@dataclass(frozen=True)
+class Layout:
+    """Which rows each step takes: a client's own row numbers (K, S, R), and how many count (S, K).
 
-    A table (S_k, B) holds a client's own row numbers. What no client fills, steps after its last
-    and places without a client, is row 0 of the pool; a batch narrower than ``rows`` is filled
-    up with its own first row.
+    A batch that is short is filled up with its own first row. Steps after a client's last, and
+    places without a client, take row 0 and count none.
     """
-    found = np.zeros((max(len(table) for table in tables), width, rows), dtype=np.int64)
-    for place, (table, start) in enumerate(zip(tables, starts.tolist(), strict=True)):
-        wide = min(table.shape[1], rows)
-        target = found[: len(table), place]
-        np.add(table[:, :wide], start, out=target[:, :wide])
-        if wide < rows:
-            target[:, wide:] = target[:, :1]
-    return found
+
+    rows: np.ndarray
+    counts: np.ndarray
+
+    def of(self, starts: np.ndarray) -> np.ndarray:
+        """Return the rows of a pool in which clients begin at ``starts``."""
+        begins = np.zeros(len(self.rows), dtype=np.int64)
+        begins[: len(starts)] = starts
+        found: np.ndarray = self.rows + begins[:, None, None]
+        return found
+
+
+def lay_out(drawn: Sequence[Sequence[np.ndarray]], width: int, size: int, rows: int) -> Layout:
+    """Lay out clients' epochs in batches of at most ``size``, of which ``rows`` have room."""
+    sizes = [[n for epoch in epochs for n in batch_sizes(len(epoch), size)] for epochs in drawn]
+    steps = max(map(len, sizes))
+    table = np.zeros((width, steps * rows), dtype=np.int64)
+    counts = np.zeros((width, steps), dtype=np.int64)
+    for place, (epochs, taken) in enumerate(zip(drawn, sizes, strict=True)):
+        counts[place, : len(taken)] = taken
+        target, begin = table[place], 0
+        for epoch in epochs:
+            full = begin + len(epoch)
+            target[begin:full] = epoch
+            # The next epoch begins with a batch of its own.
+            begin += -(-len(epoch) // size) * rows
+            target[full:begin] = epoch[(len(epoch) - 1) // size * size]
+    return Layout(table.reshape(width, steps, rows), np.ascontiguousarray(counts.T))

@@ -119,27 +119,7 @@ def minibatches(stage: Stage) -> Iterator[np.ndarray]:
             yield shuffled[start : start + size]
 
 
-def batch_table(stage: Stage) -> tuple[np.ndarray, np.ndarray]:
-    """Return all batches at once: row numbers (S, B) and how many of each count (S,).
-
-    A short batch is filled with its own first row, which the count leaves out.
-    """
-    size = stage.phase.batch_size
-    found = [_table(shuffled, size) for shuffled in epochs(stage)]
-    if len(found) == 1:
-        return found[0]
-    return np.concatenate([t for t, _ in found]), np.concatenate([c for _, c in found])
-
-
 def batch_sizes(rows: int, size: int) -> list[int]:
     """Return how many rows each batch of an epoch holds; the last may be short."""
     full, rest = divmod(rows, size)
     return [size] * full + [rest] * bool(rest)
-
-
-def _table(shuffled: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.array(batch_sizes(len(shuffled), size))
-    if counts[-1] < size:
-        filling = np.full(size - counts[-1], shuffled[-counts[-1]])
-        shuffled = np.concatenate([shuffled, filling])
-    return shuffled.reshape(len(counts), size), counts

@@ -111,7 +111,7 @@ class SiteApp(ClientApp):
         self, kernel: Kernel, order: Order, sites: Sequence[SiteContext]
     ) -> Iterator[Work | Exception]:
         """Run a cohort, shared among worker processes where there are some."""
-        if order.workers > 1 and len(sites) > 1:
+        if order.workers > 1:
             # Chosen and compiled here, before any worker is forked, and for all of them.
             if hasattr(kernel, "choose"):
                 kernel.choose(order, sites)

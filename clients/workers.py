@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import torch
 
 from fedalt.clients.kernels import KernelTable
 from fedalt.clients.kernels.base import Order, SiteContext, Work
@@ -163,6 +164,8 @@ class Pool:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        # One thread: a pool of threads does not survive a fork, and waiting for it never ends.
+        torch.set_num_threads(1)
         # The driver's ends came along with the fork; held here, they would never read as closed.
         for end in (ours, *(worker.pipe for worker in self._workers)):
             end.close()

@@ -38,8 +38,9 @@ class Engine:
 
     ``mode`` is how a cohort is computed: ``auto`` times the ways there are at the start of a run
     that is long enough, any other name settles it. ``precision`` is what torch's automatic mixed
-    precision may round products to, ``workers`` the number of processes that share a cohort, and
-    ``state_limit_mb`` how much of the clients' own state stays in memory.
+    precision may round products to, ``workers`` the number of processes that share a cohort,
+    ``threads`` those that torch uses in one process, and ``state_limit_mb`` how much of the
+    clients' own state stays in memory.
     """
 
     name: str = "local"
@@ -48,6 +49,7 @@ class Engine:
     mode: str = "auto"
     precision: str = "float32"
     workers: int = 1
+    threads: int = 1
     state_limit_mb: int = 512
 
 
@@ -148,6 +150,17 @@ def check_settings(data: Mapping[str, Any]) -> None:
             "null (wait for ever) or more than 0 seconds",
         ),
         (data["engine"]["workers"] >= 1, "engine.workers", "at least 1"),
+        (
+            data["engine"]["threads"] >= 1
+            and (data["engine"]["threads"] == 1 or data["engine"]["workers"] == 1),
+            "engine.threads",
+            "at least 1, and 1 where engine.workers is more",
+        ),
+        (
+            data["engine"]["workers"] == 1 or not str(data["engine"]["device"]).startswith("cuda"),
+            "engine.workers",
+            "1 on a GPU, whose state does not survive a fork",
+        ),
         (data["engine"]["state_limit_mb"] >= 1, "engine.state_limit_mb", "at least 1 (MiB)"),
         (
             data["engine"]["precision"] in PRECISIONS,

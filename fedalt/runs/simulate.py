@@ -44,6 +44,7 @@ def simulate(
     task = load_task(config["task"])
     quiet_flower()
     keep_freed_memory()
+    use_threads(int(config["engine"].get("threads", 1)))
     server_app = _load(SERVER)(load_task, tuple(sinks))
     client_app = _load(CLIENT)(load_task)
     limit = int(config["engine"].get("state_limit_mb", 512) * MIB)
@@ -77,6 +78,13 @@ def client_settings(config: Mapping[str, Any]) -> dict[str, bool | int | float |
             settings[key] = value
     # How much is ahead decides whether a faster mode is worth looking for.
     return {**settings, "task": json.dumps(config["task"]), "rounds": config["rounds"]}
+
+
+def use_threads(count: int) -> None:
+    """Let torch use so many threads: what small steps wait for is other threads, not work."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def quiet_flower() -> None:

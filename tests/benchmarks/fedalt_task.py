@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from nets import loss_of, network
 from torch import nn
 from work import Arrays, Work
 
+from fedalt.alternation import LazySites
 from fedalt.alternation.block import Block
 from fedalt.alternation.site import Site
 from fedalt.seeds import Seeds
@@ -56,31 +57,9 @@ class BenchTask:
         return {}
 
 
-class LazySites(Sequence[Site]):
-    """``count`` sites, none of which exists before it is asked for."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Site: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Site]: ...
-    def __getitem__(self, index: int | slice) -> Site | list[Site]:
-        """Return the site of an index."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._count))]
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return Site(index, f"client-{index}", self.size(index))
-
-    @staticmethod
-    def size(index: int) -> int:
-        """Return a client's number of samples, 50 to 100, from its index alone."""
-        return 50 + (index * 2_654_435_761 >> 8) % 51
+def sizes_of(count: int) -> np.ndarray:
+    """Return clients' numbers of samples, 50 to 100, each from its index alone."""
+    return 50 + (np.arange(count) * 2_654_435_761 >> 8) % 51
 
 
 class LazyTask(BenchTask):
@@ -93,7 +72,7 @@ class LazyTask(BenchTask):
     def __init__(self, work: Work) -> None:
         self.work = work
         self.final = {}
-        self.sites = LazySites(work.clients)
+        self.sites = LazySites(sizes_of(work.clients))
         images = load_images()
         self.source = f"{images.source}, drawn on demand"
         self._x = torch.from_numpy(images.train_x.reshape(-1, 1, 28, 28))
@@ -102,5 +81,5 @@ class LazyTask(BenchTask):
     def site_data(self, site: int) -> tuple[torch.Tensor, ...]:
         """Draw a client's images and labels, the same ones each time."""
         rng = np.random.default_rng([site, 4])
-        rows = torch.from_numpy(rng.integers(0, len(self._y), LazySites.size(site)))
+        rows = torch.from_numpy(rng.integers(0, len(self._y), self.sites[site].size))
         return self._x[rows].float().div_(255), self._y[rows]

@@ -143,30 +143,7 @@ def check_settings(data: Mapping[str, Any]) -> None:
         (data["checkpoint"]["keep"] >= 1, "checkpoint.keep", "at least 1"),
         (data["evaluate"]["clients_every"] >= 0, "evaluate.clients_every", "0 (never) or more"),
         (data["evaluate"]["server_every"] >= 0, "evaluate.server_every", "0 (never) or more"),
-        (data["engine"]["name"] == "local", "engine.name", "'local' (the engine in this process)"),
-        (
-            data["engine"]["timeout"] is None or data["engine"]["timeout"] > 0,
-            "engine.timeout",
-            "null (wait for ever) or more than 0 seconds",
-        ),
-        (data["engine"]["workers"] >= 1, "engine.workers", "at least 1"),
-        (
-            data["engine"]["threads"] >= 1
-            and (data["engine"]["threads"] == 1 or data["engine"]["workers"] == 1),
-            "engine.threads",
-            "at least 1, and 1 where engine.workers is more",
-        ),
-        (
-            data["engine"]["workers"] == 1 or not str(data["engine"]["device"]).startswith("cuda"),
-            "engine.workers",
-            "1 on a GPU, whose state does not survive a fork",
-        ),
-        (data["engine"]["state_limit_mb"] >= 1, "engine.state_limit_mb", "at least 1 (MiB)"),
-        (
-            data["engine"]["precision"] in PRECISIONS,
-            "engine.precision",
-            " or ".join(f"'{name}'" for name in PRECISIONS),
-        ),
+        *_engine_rules(data["engine"]),
         (
             re.fullmatch(r"[\w.-]+", data["name"]) is not None,
             "name",
@@ -193,6 +170,35 @@ def check_settings(data: Mapping[str, Any]) -> None:
     for name in data["compare"]:
         if name not in data["variants"]:
             raise ConfigError(f"compare: unknown variant '{name}'{nearest(name, data['variants'])}")
+
+
+def _engine_rules(engine: Mapping[str, Any]) -> list[tuple[bool, str, str]]:
+    """Return (holds, key, what is wanted) for the engine's settings."""
+    return [
+        (engine["name"] == "local", "engine.name", "'local' (the engine in this process)"),
+        (
+            engine["timeout"] is None or engine["timeout"] > 0,
+            "engine.timeout",
+            "null (wait for ever) or more than 0 seconds",
+        ),
+        (engine["workers"] >= 1, "engine.workers", "at least 1"),
+        (
+            engine["threads"] >= 1 and (engine["threads"] == 1 or engine["workers"] == 1),
+            "engine.threads",
+            "at least 1, and 1 where engine.workers is more",
+        ),
+        (
+            engine["workers"] == 1 or not str(engine["device"]).startswith("cuda"),
+            "engine.workers",
+            "1 on a GPU, whose state does not survive a fork",
+        ),
+        (engine["state_limit_mb"] >= 1, "engine.state_limit_mb", "at least 1 (MiB)"),
+        (
+            engine["precision"] in PRECISIONS,
+            "engine.precision",
+            " or ".join(f"'{name}'" for name in PRECISIONS),
+        ),
+    ]
 
 
 def variant_overrides(config: Mapping[str, Any], name: str) -> list[str]:

@@ -87,6 +87,7 @@ class Pool:
                 worker.process.join()
             worker.back.close()
         self._workers = []
+        self._broadcast.close()
 
     def _attempt(
         self,

@@ -231,12 +231,9 @@ class _Batch:
     def _keep(self, step: PureStep, stages: Sequence[Stage], carry: Tensors) -> None:
         if not step.settings.persist:
             return
-        count = len(step.trained)
+        stacks = step.slots_in(carry)
         for place, pending in enumerate(self._pending):
-            state = {
-                slot: [t[place] for t in carry[count * i : count * (i + 1)]]
-                for i, slot in enumerate(step.slots, start=1)
-            }
+            state = {slot: [t[place] for t in tensors] for slot, tensors in stacks.items()}
             optim.keep(step.trained, state, pending, stages[0].scope)
 
     def _results(self) -> dict[str, np.ndarray]:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels.base import Order, SiteContext, Work
-from fedalt.clients.kernels.client import Client
-from fedalt.errors import ConfigError, FedaltError
+from fedalt.clients.kernels.client import MISHAPS, Client
+from fedalt.errors import ConfigError
 from fedalt.modes import SEQUENTIAL, Mode
 
 WORTH_PROBING = 5.0
@@ -169,7 +169,7 @@ def _disagreement(
     """Say why a mode may not stand in for the reference; empty if it may."""
     try:
         found = run(mode, order, [_copy(site) for site in sites])
-    except (FedaltError, RuntimeError, ValueError, TypeError) as error:
+    except MISHAPS as error:
         return str(error).strip().splitlines()[0]
     for work, reference in zip(found, wanted, strict=True):
         if isinstance(work, Exception):

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedalt.clients.kernels.base import Order, SiteContext
-from fedalt.clients.kernels.evaluate import Batch, checked, viewed
+from fedalt.clients.kernels.evaluate import Batch, checked, mean_loss, viewed
 from fedalt.clients.kernels.model import Place, ReusedModel
 from fedalt.clients.kernels.stages import Plan, Stage, unfold
-from fedalt.errors import ConfigError, DataError, nearest
+from fedalt.errors import ConfigError, DataError, FedaltError, nearest
 
+MISHAPS = (FedaltError, RuntimeError, ValueError, TypeError, IndexError)
+"""What a mode other than the reference may fail with, where the reference may not."""
 ADVICE = "lower params.lr, set params.clip_norm, or look at the site's data"
 
 
@@ -49,6 +51,13 @@ def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence
     data = checked(site.task.site_data(site.site), model.device, where)
     rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
     return Client(site, data, rows, tuple(plan.of(rows, site.seeds) for plan in plans), where)
+
+
+def received_loss(model: ReusedModel, client: Client) -> dict[str, float]:
+    """Return ``train_loss``, that of the model as loaded, where the client's phase asks for it."""
+    if not client.stages[0].settings.report_initial_loss:
+        return {}
+    return {"train_loss": mean_loss(model, client.data, client.rows, client.site.seeds)[0]}
 
 
 def no_rows_for_batch_norm(error: ValueError, where: Place, step: int, rows: int) -> Exception:

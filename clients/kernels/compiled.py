@@ -115,11 +115,7 @@ class _One:
                 arrays[name] = value
         self._records.check([param.unsqueeze(0) for param in carry[:count]])
         if step.settings.persist:
-            ends = {
-                slot: list(carry[count * i : count * (i + 1)])
-                for i, slot in enumerate(step.slots, start=1)
-            }
-            optim.keep(step.trained, ends, self._pending, stage.scope)
+            optim.keep(step.trained, step.slots_in(carry), self._pending, stage.scope)
 
     def _slots(self, step: PureStep, stage: Stage, params: Tensors) -> list[torch.Tensor]:
         if not step.slots:

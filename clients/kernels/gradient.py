@@ -22,10 +22,9 @@ from fedalt.alternation.phase import Phase
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.batched import Desks, run_batched
 from fedalt.clients.kernels.choice import Choice, probe, settle
-from fedalt.clients.kernels.client import Client, check_order, prepare
+from fedalt.clients.kernels.client import MISHAPS, Client, check_order, prepare
 from fedalt.clients.kernels.compiled import Programs, run_compiled
 from fedalt.clients.kernels.model import ModelCache, ReusedModel
-from fedalt.clients.kernels.program import UntraceableError
 from fedalt.clients.kernels.sequential import run_sequential
 from fedalt.clients.kernels.settings import LocalSettings
 from fedalt.clients.kernels.stages import Plan
@@ -134,7 +133,7 @@ class GradientKernel:
             for client, work in self._fast(mode, order, clients):
                 done.add(id(client))
                 yield client, work
-        except (UntraceableError, RuntimeError, IndexError, ValueError):
+        except MISHAPS:
             # One client's data may break a whole batch: alone, each gets its own error.
             model = self._model(order, clients[0].site, SEQUENTIAL)
             plans = check_order(model, order, clients[0].site)

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels.base import Order
-from fedalt.clients.kernels.client import Client
-from fedalt.clients.kernels.evaluate import mean_loss
+from fedalt.clients.kernels.client import Client, received_loss
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.pure import PureStep, hypers_of
 from fedalt.clients.kernels.stages import Stage
@@ -86,4 +85,4 @@ def initial_loss(model: ReusedModel, order: Order, client: Client) -> dict[str, 
     if not client.stages[0].settings.report_initial_loss:
         return {}
     model.load(order, client.site)
-    return {"train_loss": mean_loss(model, client.data, client.rows, client.site.seeds)[0]}
+    return received_loss(model, client)

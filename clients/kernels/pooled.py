@@ -26,11 +26,7 @@ class Pool:
 
 def pools_of(clients: Sequence[Client]) -> list[Pool]:
     """Return a pool for each part of the clients' data, which are alike in shape and type."""
-    return [_pool([client.data[part] for client in clients]) for part in range(_parts(clients))]
-
-
-def _parts(clients: Sequence[Client]) -> int:
-    return len(clients[0].data)
+    return [_pool(parts) for parts in zip(*(client.data for client in clients), strict=True)]
 
 
 def _pool(parts: Sequence[torch.Tensor]) -> Pool:

@@ -100,6 +100,14 @@ class PureStep:
         """The number of tensors in ``carry``."""
         return len(self.trained) * (1 + len(self.slots)) + len(self.buffers)
 
+    def slots_in(self, carry: Tensors) -> dict[str, list[torch.Tensor]]:
+        """Return the optimiser's slots among ``carry``: slot to one tensor a parameter."""
+        count = len(self.trained)
+        return {
+            slot: list(carry[count * i : count * (i + 1)])
+            for i, slot in enumerate(self.slots, start=1)
+        }
+
     def __call__(self, carry: Tensors, fixed: Tensors, batch: Batch) -> tuple[Any, ...]:
         """Take one step; return the new carry, the loss and the metrics by name."""
         params, state, buffers = self._unpack(carry)
@@ -169,8 +177,8 @@ class PureStep:
         count = len(self.trained)
         params = dict(zip(self.trained, carry[:count], strict=True))
         state = {
-            slot: dict(zip(self.trained, carry[count * i : count * (i + 1)], strict=True))
-            for i, slot in enumerate(self.slots, start=1)
+            slot: dict(zip(self.trained, tensors, strict=True))
+            for slot, tensors in self.slots_in(carry).items()
         }
         rest = carry[count * (1 + len(self.slots)) :]
         return params, state, dict(zip(self.buffers, rest, strict=True))

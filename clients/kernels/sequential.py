@@ -18,13 +18,17 @@ import torch
 
 from fedalt.clients.kernels import optim
 from fedalt.clients.kernels.base import Order, Work
-from fedalt.clients.kernels.client import ADVICE, Client, no_rows_for_batch_norm
+from fedalt.clients.kernels.client import (
+    ADVICE,
+    Client,
+    no_rows_for_batch_norm,
+    received_loss,
+)
 from fedalt.clients.kernels.evaluate import (
     Averages,
     Batch,
     Measure,
     lent_randomness,
-    mean_loss,
     take,
 )
 from fedalt.clients.kernels.model import Place, ReusedModel
@@ -170,9 +174,7 @@ class _Run:
 def run_sequential(model: ReusedModel, order: Order, client: Client) -> Work:
     """Train one client on the model in place; ``client.site.state`` changes only at the end."""
     model.load(order, client.site)
-    extra = {}
-    if client.stages[0].settings.report_initial_loss:
-        extra["train_loss"] = mean_loss(model, client.data, client.rows, client.site.seeds)[0]
+    extra = received_loss(model, client)
     received: dict[str, torch.Tensor] = {}
     if any(stage.settings.proximal_mu for stage in client.stages):
         received = {name: model.tensor(name).clone() for name in order.returns}

@@ -283,6 +283,19 @@ def test_a_probe_takes_the_fastest_that_agrees_and_a_resume_takes_it_over() -> N
     assert again.export_facts() == facts
 
 
+def test_a_phase_of_buffers_alone_is_left_to_the_reference() -> None:
+    task, kernel = Pictures(normed, ()), GradientKernel()
+    arrays = task.initial_arrays(Seeds(3))
+    phase = Phase("fit", epochs=1, batch_size=50, params={"lr": 0.1})
+    returns = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
+    order = Order("run", 1, phase, arrays, returns, mode="auto", rounds=10**5)
+    site = SiteContext(task, 0, {}, Seeds(1).at(0))
+    assert not kernel.choose(order, [site]).batched
+    told = replace(order, mode="batched:2")
+    with pytest.raises(ConfigError, match=r"engine\.mode=batched:2 cannot compute it"):
+        list(GradientKernel().cohort(told, [site]))
+
+
 def test_little_work_is_not_probed() -> None:
     _, _, kernel = train(Pictures(), "auto", {})
     assert kernel.export_facts()["fit"]["mode"] == "sequential"

@@ -63,3 +63,28 @@ class GradientTask(Task, Protocol):
         Metrics as tensors of no dimensions, and control flow that no value decides, let the
         engine trace the loss: cohorts in one batch and compiled steps need that.
         """
+
+
+@runtime_checkable
+class StreamTask(GradientTask, Protocol):
+    """A task whose sites' data come in tasks, one after the other: for schedules of streams.
+
+    ``protocol`` is ``domain-incremental`` (one set of classes, inputs change),
+    ``task-incremental`` (classes of its own for each task, which is known at test time) or
+    ``class-incremental`` (the same, and not known); van de Ven and Tolias 2019
+    (arXiv:1904.07734). ``site_data`` is all of a site's data, as for any task.
+    """
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """The tasks' names; a stream means them by their place here."""
+
+    @property
+    def protocol(self) -> str:
+        """What changes from task to task, as the field names it."""
+
+    def task_rows(self, site: int, task: int) -> int:
+        """Return how many training rows a site has of a task; 0 where it has none."""
+
+    def task_data(self, site: int, task: int, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Return some of a site's rows of a task, as a batch: row numbers (n,) to n rows."""

@@ -152,7 +152,7 @@ class _Batch:
             if error is not None:
                 found.append(error)
                 continue
-            client.site.state.update(self._pending[place])
+            client.keep(self._pending[place])
             found.append(
                 Work(
                     {name: stack[place] for name, stack in arrays.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from fedalt.clients.kernels.base import Order, SiteContext
 from fedalt.clients.kernels.evaluate import Batch, checked, mean_loss, viewed
 from fedalt.clients.kernels.model import Place, ReusedModel
 from fedalt.clients.kernels.stages import Plan, Stage, unfold
+from fedalt.clients.kernels.streamed import Streamed, batch_of, read_stream
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
 
 MISHAPS = (FedaltError, RuntimeError, ValueError, TypeError, IndexError)
@@ -20,13 +21,23 @@ ADVICE = "lower params.lr, set params.clip_norm, or look at the site's data"
 
 @dataclass(frozen=True)
 class Client:
-    """One site's share of an order. ``rows`` are those its view shows, in order."""
+    """One site's share of an order. ``rows`` are those its view shows, in order.
+
+    In a stream of tasks, ``data`` are the rows of its experience, and ``streamed`` what it met.
+    """
 
     site: SiteContext
     data: Batch
     rows: np.ndarray
     stages: tuple[Stage, ...]
     where: Place
+    streamed: Streamed | None = None
+
+    def keep(self, entries: Mapping[str, np.ndarray]) -> None:
+        """Put what its work leaves behind into the site's state, when all of it is done."""
+        self.site.state.update(entries)
+        if self.streamed is not None:
+            self.site.state.update(self.streamed.keeps)
 
 
 def check_order(model: ReusedModel, order: Order, site: SiteContext) -> tuple[Plan, ...]:
@@ -48,9 +59,19 @@ def check_order(model: ReusedModel, order: Order, site: SiteContext) -> tuple[Pl
 def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence[Plan]) -> Client:
     """Read a site's data; raises :class:`DataError` for a site without rows."""
     where = Place(order, site)
-    data = checked(site.task.site_data(site.site), model.device, where)
-    rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
-    return Client(site, data, rows, tuple(plan.of(rows, site.seeds) for plan in plans), where)
+    view, streamed = order.phase.view, None
+    if view.stream is None:
+        given = site.task.site_data(site.site)
+    else:
+        streamed = read_stream(view.stream, site)
+        given = batch_of(site, streamed.meeting.rows)
+    data = checked(given, model.device, where)
+    rows = viewed(np.arange(len(data[0])), view.fraction, site.seeds)
+    # An epoch of as many steps in every environment, where the stream asks for that.
+    by_steps = view.stream is not None and view.stream.budget == "steps"
+    share = streamed.meeting.new / len(data[0]) if streamed is not None and by_steps else None
+    stages = tuple(plan.of(rows, site.seeds, share) for plan in plans)
+    return Client(site, data, rows, stages, where, streamed)
 
 
 def received_loss(model: ReusedModel, client: Client) -> dict[str, float]:

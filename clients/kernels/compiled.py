@@ -93,7 +93,7 @@ class _One:
                 return no_rows_for_batch_norm(error, self._client.where, 1, 1)
         if self._records.errors[0] is not None:
             return self._records.errors[0]
-        self._client.site.state.update(self._pending)
+        self._client.keep(self._pending)
         first = ready[0].step.model.first
         arrays = {name: self._read(name, first[name]) for name in self._order.returns}
         metrics = {**self._records.means(0), **extra}

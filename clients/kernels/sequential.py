@@ -187,5 +187,5 @@ def run_sequential(model: ReusedModel, order: Order, client: Client) -> Work:
         name: model.read(name, order.arrays[name].dtype if name in order.arrays else None)
         for name in order.returns
     }
-    client.site.state.update(pending)
+    client.keep(pending)
     return Work(arrays, len(client.rows), {**run.averages.means(), **extra}, run.steps)

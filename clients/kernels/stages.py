@@ -7,7 +7,7 @@ in order. Which rows a batch holds follows from the stage's seeds alone, whateve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,12 +49,19 @@ class Plan:
     views: tuple[tuple[tuple[Label, ...], float], ...]
     scope: str
 
-    def of(self, rows: np.ndarray, seeds: Seeds) -> Stage:
-        """Return a client's stage; ``rows`` are those that the order's phase lets it see."""
+    def of(self, rows: np.ndarray, seeds: Seeds, share: float | None = None) -> Stage:
+        """Return a client's stage; ``rows`` are those that the order's phase lets it see.
+
+        With a ``share``, an epoch takes as many steps as that share of the rows makes.
+        """
         for labels, fraction in self.views:
             seeds = seeds.at(*labels)
             rows = viewed(rows, fraction, seeds)
-        return Stage(self.phase, self.settings, self.arrays, rows, seeds, self.scope)
+        phase = self.phase
+        if share is not None and not phase.steps:
+            counted = max(1, round(share * len(rows)))
+            phase = replace(phase, steps=phase.epochs * -(-counted // phase.batch_size))
+        return Stage(phase, self.settings, self.arrays, rows, seeds, self.scope)
 
 
 def unfold(order: Order, blocks: BlockMap) -> tuple[Plan, ...]:

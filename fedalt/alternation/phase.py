@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fedalt.alternation.site import Selector
+from fedalt.alternation.stream import StreamView
 from fedalt.errors import ScheduleError, nearest
 
 Scalar = bool | int | float | str
@@ -17,13 +18,31 @@ RESERVED = ("server", "clients", "evaluate")
 
 @dataclass(frozen=True)
 class View:
-    """What of its data a client sees in a phase: a seeded fraction of the rows."""
+    """What of its data a client sees in a phase: a seeded fraction of the rows.
+
+    With a ``stream`` the rows are those of a stream's experience: some of a new task, and some
+    of those met before.
+    """
 
     fraction: float = 1.0
+    stream: StreamView | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction <= 1.0:
             raise ScheduleError(f"view.fraction is {self.fraction}, but must lie in (0, 1]")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that :meth:`from_dict` reads."""
+        stream = {} if self.stream is None else {"stream": self.stream.to_dict()}
+        return {"fraction": self.fraction, **stream}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> View:
+        """Read plain data; raises :class:`ScheduleError` for a stream that is none."""
+        values = dict(data)
+        if values.get("stream") is not None:
+            values["stream"] = StreamView.from_dict(values["stream"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ class Phase:
             if item.name == "clients":
                 data["clients"] = value.to_dict()
             elif item.name == "view":
-                data["view"] = {"fraction": value.fraction}
+                data["view"] = value.to_dict()
             elif item.name == "inner":
                 data["inner"] = [phase.to_dict() for phase in value]
             elif isinstance(value, tuple):
@@ -119,7 +138,7 @@ class Phase:
             if "clients" in values:
                 values["clients"] = Selector.from_dict(values["clients"] or {})
             if "view" in values:
-                values["view"] = View(**(values["view"] or {}))
+                values["view"] = View.from_dict(values["view"] or {})
             if "inner" in values:
                 values["inner"] = tuple(cls.from_dict(item) for item in values["inner"])
             for key in ("train", "send"):

@@ -26,10 +26,14 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass
 class Evaluate:
-    """How often the model is judged: by clients on their data, by the server on its own."""
+    """How often the model is judged: by clients on their data, by the server on its own.
+
+    With ``each``, the run's events also hold what every single client measured.
+    """
 
     clients_every: int = 0
     server_every: int = 1
+    each: bool = False
 
 
 @dataclass

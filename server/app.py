@@ -143,6 +143,7 @@ def _assemble(
         max_rounds=config["rounds"],
         evaluate_every=config["evaluate"]["clients_every"],
         judge_every=config["evaluate"]["server_every"],
+        tell_each=config["evaluate"].get("each", False),
         commit_every=config["checkpoint"]["every"],
         keep=config["checkpoint"]["keep"],
         watch=Stopwatch() if config.get("profile") else OFF,

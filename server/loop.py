@@ -24,7 +24,7 @@ from fedalt.runs.commit import Committer
 from fedalt.runs.events import EventLog
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.segments import SegmentRef
-from fedalt.server.admission import Refused
+from fedalt.server.admission import Admitted, Refused
 from fedalt.server.round import (
     Federation,
     Named,
@@ -38,6 +38,7 @@ from fedalt.server.round import (
 from fedalt.server.stopwatch import OFF, Stopwatch
 from fedalt.server.strategies.book import StrategyBook
 from fedalt.task import Task
+from fedalt.wire.records import WEIGHT
 
 EVALUATE = Phase("evaluate", kernel="evaluate")
 
@@ -59,6 +60,8 @@ class Parts:
     """Clients judge the model every so many rounds; 0 never."""
     judge_every: int = 1
     """The server judges it every so many rounds; 0 never."""
+    tell_each: bool = False
+    """Whether the events hold what every single client measured."""
     commit_every: int = 1
     keep: int = 2
     watch: Stopwatch = OFF
@@ -235,6 +238,9 @@ class Loop:
         ((admitted, refused),), strangers = collect(parts.federation, [part])
         self._tell(plan.round, EVALUATE.name, [*refused, *strangers])
         check_quorum(parts.federation, part, admitted, refused)
+        if parts.tell_each:
+            told = {str(item.site): _measured(item) for item in admitted}
+            parts.log.emit("clients", round=plan.round, sites=told)
         record = strategy.aggregate_evaluate(plan.round, [item.message for item in admitted])
         found = plain_metrics(record, f"round {plan.round}, evaluation")
         return {f"clients/{key}": value for key, value in found.items()}
@@ -281,6 +287,12 @@ class Loop:
         self._committer.commit(snapshot, grown)
         self._told = len(now.history)
         parts.log.emit("committed", round=now.round, weights=arrays_hash(now.model))
+
+
+def _measured(item: Admitted) -> dict[str, float]:
+    """Return a client's own metrics, as numbers to six digits."""
+    metrics = item.reply.metrics
+    return {k: float(f"{v:.6g}") for k, v in sorted(metrics.items()) if k != WEIGHT}
 
 
 def _client_states(grid: Grid) -> tuple[tuple[SegmentRef, ...], Mapping[int, Named]]:

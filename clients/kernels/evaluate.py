@@ -4,7 +4,8 @@ For rows x₁ … xₙ of the site and the received weights w this kernel report
 
     F(w) = 1/n · Σᵢ ℓ(w; xᵢ)
 
-and the task's own metrics, in evaluation mode and without a gradient. Nothing is trained.
+and the task's own metrics, in evaluation mode and without a gradient. Nothing is trained. A task
+whose sites' data fall into slices (tasks of a stream, modalities) has each of them measured too.
 """
 
 from __future__ import annotations
@@ -109,7 +110,11 @@ def take(data: Sequence[torch.Tensor], rows: torch.Tensor) -> Batch:
 
 @dataclass(frozen=True)
 class EvaluateKernel:
-    """Judge the received model on ``task.site_eval_data(site)``, or else its training data."""
+    """Judge the received model on ``task.site_eval_data(site)``, or else its training data.
+
+    ``task.site_eval_slices(site)``, name to rows of that data, are judged one by one where there
+    are such: ``accuracy/<name>`` for a metric ``accuracy``.
+    """
 
     _models: ModelCache = field(default_factory=ModelCache, repr=False, compare=False)
 
@@ -127,4 +132,11 @@ class EvaluateKernel:
         rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
         model.load(order, site)
         loss, metrics = mean_loss(model, data, rows, site.seeds)
-        return Work({}, len(rows), {**metrics, "loss": loss})
+        found = {**metrics, "loss": loss}
+        slices = getattr(site.task, "site_eval_slices", None)
+        for name, some in (slices(site.site) if slices is not None else {}).items():
+            inside = rows[np.isin(rows, some)]
+            if len(inside):
+                loss, metrics = mean_loss(model, data, inside, site.seeds)
+                found |= {f"{key}/{name}": v for key, v in {**metrics, "loss": loss}.items()}
+        return Work({}, len(rows), found)

@@ -28,6 +28,7 @@ from fedalt.alternation.condition import (
 from fedalt.alternation.curve import Curve, cosine, exponential, linear, steps
 from fedalt.alternation.draws import choose, power_law
 from fedalt.alternation.dump import to_dict
+from fedalt.alternation.environment import PRESETS, Environment
 from fedalt.alternation.history import History
 from fedalt.alternation.lazy_sites import LazySites
 from fedalt.alternation.nesting import nest
@@ -39,16 +40,20 @@ from fedalt.alternation.roster import Roster
 from fedalt.alternation.schedule import Moment, Schedule
 from fedalt.alternation.sequence import chain, cycle, repeat, until
 from fedalt.alternation.site import Selector, Site
+from fedalt.alternation.stream import StreamView
+from fedalt.alternation.task_stream import stream
 from fedalt.alternation.timeline import text_timeline
 from fedalt.alternation.together import fork, parallel, when
 from fedalt.alternation.vary import curriculum, ramp, sweep
 
 __all__ = [
     "ALL",
+    "PRESETS",
     "Block",
     "BlockMap",
     "Condition",
     "Curve",
+    "Environment",
     "Fits",
     "History",
     "LazySites",
@@ -64,6 +69,7 @@ __all__ = [
     "Schedule",
     "Selector",
     "Site",
+    "StreamView",
     "View",
     "above",
     "adaptive",
@@ -93,6 +99,7 @@ __all__ = [
     "repeat",
     "rounds",
     "steps",
+    "stream",
     "sweep",
     "text_timeline",
     "to_dict",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.recurrence import Hazard
 from fedalt.alternation.schedule import (
     Moment,
     Schedule,
@@ -74,16 +74,16 @@ class PowerLaw(Schedule):
     p_new: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.p_new <= 1.0:
-            raise ScheduleError(f"power_law: p_new is {self.p_new}, but must lie in (0, 1]")
-        if not (self.exponent >= 0 and self.offset >= 0):
-            raise ScheduleError("power_law: exponent and offset must not be negative")
-        if self.exponent >= 1:
-            warnings.warn(
-                f"power_law: with exponent {self.exponent:g} ≥ 1 only few tasks stay alive, the "
-                "others never come back; use an exponent below 1",
-                stacklevel=4,
-            )
+        try:
+            law = self.law
+        except ScheduleError as error:
+            raise ScheduleError(f"power_law: {error}") from error
+        law.warn_if_few_live(len(self.items), "power_law", 4)
+
+    @property
+    def law(self) -> Hazard:
+        """The law by which tasks come back."""
+        return Hazard(self.exponent, self.offset, self.p_new)
 
     def init(self) -> State:
         """Before its round 1; ``last`` holds when each seen item last came."""
@@ -92,16 +92,8 @@ class PowerLaw(Schedule):
     def next(self, state: State, moment: Moment) -> Step:
         """Introduce an item or bring one back."""
         time, last = state["time"] + 1, list(state["last"])
-        rng = moment.rng()
-        fresh = not last or rng.random() < self.p_new
-        if fresh and len(last) < len(self.items):
-            place = len(last)
-            last.append(time)
-        else:
-            lags = time - np.asarray(last) + self.offset
-            # Divided by the least: of large exponents not every weight may come out as 0.
-            place = pick((lags / lags.min()) ** -float(self.exponent), rng)
-            last[place] = time
+        place = self.law.draw(last, time, len(self.items), moment.rng())
+        last[place : place + 1] = [time]
         phases, items = advance("power_law", self.items, state["items"], place, moment)
         return phases, {"time": time, "last": last, "items": items}
 

@@ -12,6 +12,7 @@ from fedalt.alternation.nesting import LocalNest, Nest
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.schedule import Leaf, Schedule, as_schedule
 from fedalt.alternation.sequence import Chain, Repeat, Until
+from fedalt.alternation.task_stream import TaskStream
 from fedalt.alternation.together import Fork, Parallel, Split, When
 from fedalt.alternation.vary import Ramp, Sweep
 from fedalt.errors import ScheduleError
@@ -89,6 +90,8 @@ def _drawn_or_varied(node: Schedule, below: list[Any]) -> Any:
         case PowerLaw(exponent=exponent, offset=offset, p_new=p_new):
             values = {"exponent": exponent, "offset": offset, "p_new": p_new}
             return {"power_law": {"of": below, **values}}
+        case TaskStream():
+            return {"stream": {"of": below[0], **_stream(node)}}
         case Adaptive(policy=policy, floor=floor):
             return {"adaptive": {"of": below, "policy": _policy(policy), "floor": floor}}
         case Sweep(fields=fields, values=values, order=order):
@@ -101,6 +104,13 @@ def _drawn_or_varied(node: Schedule, below: list[Any]) -> Any:
                 return {"curriculum": {"of": below[0], "set": tables}}
             return {"ramp": {"of": below[0], "set": {n: _curve(c) for n, c in settings}}}
     raise ScheduleError(f"a {type(node).__name__} cannot be written as plain data")
+
+
+def _stream(node: TaskStream) -> dict[str, Any]:
+    view = node.view.to_dict()
+    view.pop("experience")
+    view["environment"] = view.pop("environments")
+    return {**view, "rounds": node.rounds, "experiences": node.experiences}
 
 
 def plain_condition(condition: Condition) -> dict[str, Any]:

@@ -10,10 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedalt.alternation import draws, entry, nesting, sequence, together, vary
+from fedalt.alternation import draws, entry, nesting, sequence, task_stream, together, vary
 from fedalt.alternation.adapt import adaptive
 from fedalt.alternation.curve import Curve
-from fedalt.alternation.parse_parts import read_condition, read_curve, read_policy, read_table
+from fedalt.alternation.parse_parts import (
+    read_condition,
+    read_curve,
+    read_environments,
+    read_policy,
+    read_table,
+)
 from fedalt.alternation.phase import RESERVED, Phase
 from fedalt.alternation.schedule import Leaf, Schedule
 from fedalt.errors import ScheduleError, nearest
@@ -139,6 +145,31 @@ def _power_law(reader: _Reader, body: Any, where: str) -> Schedule:
     return draws.power_law(*reader.all(body["of"], f"{where}.of"), **values)
 
 
+def _stream(reader: _Reader, body: Any, where: str) -> Schedule:
+    counts = ("new", "rounds", "experiences")
+    optional = ("environment", "rehearsal", "order", "budget", *counts)
+    body = entry.keys(body, where, ["of", "tasks"], optional)
+    tasks: Any = body["tasks"]
+    if isinstance(tasks, list | tuple):
+        tasks = [entry.whole(task, at) for task, at in entry.items(tasks, f"{where}.tasks")]
+    else:
+        tasks = entry.whole(tasks, f"{where}.tasks")
+    values: dict[str, Any] = {}
+    for key in optional:
+        value, at = body.get(key), f"{where}.{key}"
+        if value is None:
+            continue
+        if key in counts:
+            values[key] = entry.whole(value, at)
+        elif key == "rehearsal":
+            values[key] = entry.number(value, at)
+        elif key == "environment":
+            values[key] = read_environments(value, at)
+        else:
+            values[key] = entry.text(value, at)
+    return task_stream.stream(reader.read(body["of"], f"{where}.of"), tasks, **values)
+
+
 def _adaptive(reader: _Reader, body: Any, where: str) -> Schedule:
     body = entry.keys(body, where, ["of", "policy"], ["floor"])
     policy = read_policy(body["policy"], f"{where}.policy")
@@ -184,6 +215,7 @@ _KINDS: Mapping[str, Callable[[_Reader, Any, str], Schedule]] = {
     "nest": _nest,
     "choose": _choose,
     "power_law": _power_law,
+    "stream": _stream,
     "adaptive": _adaptive,
     "sweep": _sweep,
     "ramp": _ramp,

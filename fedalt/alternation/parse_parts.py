@@ -10,6 +10,7 @@ from fedalt.alternation import entry
 from fedalt.alternation.adapt import Policy, exponentiated, proportional
 from fedalt.alternation.condition import Condition
 from fedalt.alternation.curve import SHAPES, Curve, Steps, steps
+from fedalt.alternation.environment import Environment, read_environment
 from fedalt.errors import ScheduleError
 
 
@@ -61,6 +62,13 @@ def read_table(data: Any, where: str) -> Steps:
             for start, value in data.items()
         }
     )
+
+
+def read_environments(data: Any, where: str) -> list[Environment]:
+    """Read one environment, or a list of them in which sites live in turn."""
+    if isinstance(data, list | tuple):
+        return [read_environment(item, place) for item, place in entry.items(data, where)]
+    return [read_environment(data, where)]
 
 
 def read_policy(data: Any, where: str) -> Policy:

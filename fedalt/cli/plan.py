@@ -22,6 +22,8 @@ metrics, which only a run measures, count as not yet true, so a schedule with
 'until' is shown at its longest."""
 
 PICTURES = (".png", ".svg", ".pdf")
+MOST_SITES = 200
+"""How many sites are followed through streams of tasks."""
 
 
 def add_to(commands: Any) -> None:
@@ -48,11 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     from fedalt.cli.preflight import check_run
     from fedalt.cli.show import console, print_json, print_notes, print_table
     from fedalt.runs.plan import estimate, preview_of
+    from fedalt.runs.streams import walk_streams
 
     tasks = TaskCache()
     check_run(config, tasks)
     preview, model = preview_of(config, tasks)
     costs = estimate(preview, model)
+    streams = walk_streams(preview, tasks(config["task"]), config["seed"], MOST_SITES)
     if picture is not None:
         from fedalt.alternation.plot import draw_timeline
 
@@ -61,12 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError(f"--plot {picture}: cannot be written ({error.strerror})") from error
     if arguments.json:
-        print_json(costs.to_dict())
+        print_json(costs.to_dict() | ({"streams": streams.to_dict()} if streams else {}))
         return 0
     width = min(console().width, 100)
     print(text_timeline(replace(preview, notes=()), width=width, most_sites=12))
     print_notes([f"note: {note}" for note in preview.notes])
-    for table in costs.tables():
+    for table in (*costs.tables(), *(streams.tables() if streams else ())):
         print()
         print_table(table)
     if picture is not None:

@@ -18,6 +18,7 @@ from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build, locate
 from fedalt.cli.values import check_values
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
+from fedalt.runs.streams import walk_streams
 from fedalt.seeds import Seeds
 from fedalt.task import Task
 
@@ -25,6 +26,8 @@ KERNELS = "fedalt.clients.kernels"
 RULES = "fedalt.server.strategies.rules"
 BLOCKWISE = "fedalt.server.strategies.blockwise"
 REPORTS = "fedalt.scenarios."
+MOST_SITES = 200
+"""How many sites are followed through streams of tasks before a run begins."""
 
 
 def check_run(config: Mapping[str, Any], tasks: TaskCache) -> None:
@@ -47,6 +50,7 @@ def _check(config: Mapping[str, Any], tasks: TaskCache) -> None:
     blocks = BlockMap.of(task.initial_arrays(seeds.at("initial")), task.blocks)
     schedule = _read_schedule(config)
     planned = preview(schedule, seeds.at("schedule"), task.sites, config["rounds"], blocks)
+    walk_streams(planned, task, config["seed"], MOST_SITES)
     strategy = _build_strategy(config["strategy"])
     _check_phases(schedule, blocks, config["strategy"])
     _check_params(schedule, planned)

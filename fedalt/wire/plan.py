@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fedalt.alternation.environment import Environment
 from fedalt.alternation.phase import Phase, Scalar, View
+from fedalt.alternation.stream import StreamView
 from fedalt.errors import ScheduleError, WireError
 from fedalt.wire.v1 import plan_pb2
 from fedalt.wire.version import MAJOR, MINOR, check_version
@@ -84,6 +86,35 @@ def _scalar_from_proto(key: str, scalar: plan_pb2.Scalar) -> Scalar:
     return value
 
 
+def _stream_to_proto(stream: StreamView | None) -> plan_pb2.StreamView | None:
+    if stream is None:
+        return None
+    return plan_pb2.StreamView(
+        tasks=stream.tasks,
+        experience=stream.experience,
+        new=stream.new,
+        rehearsal=stream.rehearsal,
+        environments=[plan_pb2.Environment(**vars(item)) for item in stream.environments],
+        order=stream.order,
+        budget=stream.budget,
+    )
+
+
+def _stream_from_proto(message: plan_pb2.StreamView) -> StreamView:
+    return StreamView(
+        tasks=tuple(message.tasks),
+        experience=message.experience,
+        new=message.new,
+        rehearsal=message.rehearsal,
+        environments=tuple(
+            Environment(item.kind, item.exponent, item.scale, item.p_new)
+            for item in message.environments
+        ),
+        order=message.order,
+        budget=message.budget,
+    )
+
+
 def _phase_to_proto(phase: Phase) -> plan_pb2.Phase:
     return plan_pb2.Phase(
         name=phase.name,
@@ -100,6 +131,7 @@ def _phase_to_proto(phase: Phase) -> plan_pb2.Phase:
         view_fraction=phase.view.fraction,
         branch=phase.branch,
         inner=[_phase_to_proto(inner) for inner in phase.inner],
+        view_stream=_stream_to_proto(phase.view.stream),
     )
 
 
@@ -118,7 +150,10 @@ def _phase_from_proto(message: plan_pb2.Phase) -> Phase:
             key: _scalar_from_proto(key, message.params[key]) for key in sorted(message.params)
         },
         aggregate=dict(sorted(message.aggregate.items())),
-        view=View(message.view_fraction),
+        view=View(
+            message.view_fraction,
+            _stream_from_proto(message.view_stream) if message.HasField("view_stream") else None,
+        ),
         branch=message.branch,
         inner=tuple(_phase_from_proto(inner) for inner in message.inner),
     )

@@ -18,8 +18,38 @@ class Scalar(_message.Message):
     text: str
     def __init__(self, flag: _Optional[bool] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
 
+class Environment(_message.Message):
+    __slots__ = ("kind", "exponent", "scale", "p_new")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    EXPONENT_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    P_NEW_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    exponent: float
+    scale: float
+    p_new: float
+    def __init__(self, kind: _Optional[str] = ..., exponent: _Optional[float] = ..., scale: _Optional[float] = ..., p_new: _Optional[float] = ...) -> None: ...
+
+class StreamView(_message.Message):
+    __slots__ = ("tasks", "experience", "new", "rehearsal", "environments", "order", "budget")
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
+    NEW_FIELD_NUMBER: _ClassVar[int]
+    REHEARSAL_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedScalarFieldContainer[int]
+    experience: int
+    new: int
+    rehearsal: float
+    environments: _containers.RepeatedCompositeFieldContainer[Environment]
+    order: str
+    budget: str
+    def __init__(self, tasks: _Optional[_Iterable[int]] = ..., experience: _Optional[int] = ..., new: _Optional[int] = ..., rehearsal: _Optional[float] = ..., environments: _Optional[_Iterable[_Union[Environment, _Mapping]]] = ..., order: _Optional[str] = ..., budget: _Optional[str] = ...) -> None: ...
+
 class Phase(_message.Message):
-    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner")
+    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner", "view_stream")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +78,7 @@ class Phase(_message.Message):
     VIEW_FRACTION_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
     INNER_FIELD_NUMBER: _ClassVar[int]
+    VIEW_STREAM_FIELD_NUMBER: _ClassVar[int]
     name: str
     kernel: str
     train: _containers.RepeatedScalarFieldContainer[str]
@@ -62,7 +93,8 @@ class Phase(_message.Message):
     view_fraction: float
     branch: str
     inner: _containers.RepeatedCompositeFieldContainer[Phase]
-    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ...) -> None: ...
+    view_stream: StreamView
+    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ..., view_stream: _Optional[_Union[StreamView, _Mapping]] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
     __slots__ = ("major", "minor", "run_id", "round", "seed", "phase", "returns")

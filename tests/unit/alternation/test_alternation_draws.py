@@ -117,5 +117,5 @@ def test_power_law_offset_flattens() -> None:
 
 
 def test_power_law_warns_of_dying_tasks() -> None:
-    with pytest.warns(UserWarning, match="only few tasks stay alive"):
+    with pytest.warns(UserWarning, match="only 1 of 2 tasks stay alive"):
         power_law(A, B, exponent=1.0)

@@ -1,0 +1,215 @@
+"""What a plan's streams of tasks will ask of each site: tasks met, rows kept, records touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedalt.alternation import Preview
+from fedalt.alternation.seen import Meeting, Seen
+from fedalt.errors import ConfigError, FedaltError
+from fedalt.runs.report import Table
+
+_SHOWN = 12
+ABSENT = -1
+"""In place of a task: the site takes no part in that experience."""
+
+
+@dataclass
+class SiteStream:
+    """One site on its way through a stream.
+
+    ``meetings`` by experience; ``touches`` by task (pool rows,) in how many rounds each record
+    of the pool is trained on.
+    """
+
+    meetings: dict[int, Meeting] = field(default_factory=dict)
+    touches: dict[int, np.ndarray] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
+
+    def kept(self) -> int:
+        """Return the most rows of past tasks that it has to keep at any time.
+
+        Of a task that a later experience rehearses, all of its pool: which of it will be drawn
+        is not for the site to know.
+        """
+        last_use = {task: e for e, m in sorted(self.meetings.items()) for task in m.rehearsed}
+        sizes = {task: len(rows) for task, rows in self.seen.pools.items()}
+        return max(
+            (
+                sum(
+                    sizes[task]
+                    for task, first in self.seen.since.items()
+                    if first <= experience < last_use.get(task, -1)
+                )
+                for experience in self.meetings
+            ),
+            default=0,
+        )
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """The streams of a plan, by site."""
+
+    sites: Mapping[int, SiteStream]
+    tasks: tuple[str, ...]
+    row_bytes: int
+
+    @property
+    def experiences(self) -> int:
+        """The number of experiences."""
+        return 1 + max((e for site in self.sites.values() for e in site.meetings), default=-1)
+
+    def new_tasks(self) -> np.ndarray:
+        """Return (sites, experiences) the task new to each site, ``ABSENT`` where none."""
+        found = np.full((len(self.sites), self.experiences), ABSENT, np.int64)
+        for place, site in enumerate(self.sites.values()):
+            for experience, meeting in site.meetings.items():
+                found[place, experience] = meeting.task
+        return found
+
+    def tables(self) -> tuple[Table, ...]:
+        """Return who learns what when, what is rehearsed and touched, and what sites keep."""
+        return self._orders(), self._touched(), self._kept()
+
+    def _orders(self) -> Table:
+        """Sites that meet the tasks in one order share a row."""
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for site, order in zip(self.sites, self.new_tasks().tolist(), strict=True):
+            alike.setdefault(tuple(order), []).append(site)
+        rows = [
+            (_names(sites), " ".join("·" if task == ABSENT else str(task) for task in order))
+            for order, sites in alike.items()
+        ]
+        notes = (f"{len(rows) - _SHOWN} more orders",) if len(rows) > _SHOWN else ()
+        return Table(
+            "streams: the new task of each experience",
+            ("sites", "tasks"),
+            tuple(rows[:_SHOWN]),
+            notes,
+        )
+
+    def _touched(self) -> Table:
+        rows = []
+        for number, name in enumerate(self.tasks):
+            counts = [s.touches[number] for s in self.sites.values() if number in s.touches]
+            if not counts:
+                continue
+            every = np.concatenate(counts)
+            again = [
+                m.rehearsed[number]
+                for s in self.sites.values()
+                for m in s.meetings.values()
+                if number in m.rehearsed
+            ]
+            pools = [len(c) for c in counts]
+            rows.append(
+                (
+                    f"{number} ({name})",
+                    len(counts),
+                    round(float(np.mean(pools)), 1),
+                    round(sum(again) / len(counts), 1),
+                    int(every.min()),
+                    round(float(every.mean()), 2),
+                    int(every.max()),
+                )
+            )
+        return Table(
+            "streams: how often a record is trained on, in rounds",
+            ("task", "sites", "rows seen", "rehearsed", "least", "mean", "most"),
+            tuple(rows),
+            ("rows seen and rehearsed are means over sites; rehearsed adds up all experiences",),
+        )
+
+    def _kept(self) -> Table:
+        kept = np.array([site.kept() for site in self.sites.values()])
+        columns = ("", "least", "mean", "most")
+        rows = (
+            ("rows", int(kept.min()), round(float(kept.mean()), 1), int(kept.max())),
+            ("kB", *(round(f(kept) * self.row_bytes / 1e3, 1) for f in (np.min, np.mean, np.max))),
+        )
+        note = (
+            f"what a site keeps of past tasks to rehearse from, at most; {self.row_bytes} B a row"
+        )
+        return Table("streams: storage at a site", columns, rows, (note,))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "new_tasks": self.new_tasks().tolist(),
+            "rows_kept": [site.kept() for site in self.sites.values()],
+            "row_bytes": self.row_bytes,
+            "tables": {t.title: [list(row) for row in t.rows] for t in self.tables()},
+        }
+
+
+def walk_streams(
+    preview: Preview, task: Any, root: int, most_sites: int | None = None
+) -> StreamPlan | None:
+    """Follow each site through the streams of a plan; None where there are none.
+
+    ``root`` is the run's seed, ``most_sites`` bounds how many are followed, the first ones. Raises what a run would end
+    with: :class:`ConfigError` for a task that comes in no tasks or a number out of range,
+    :class:`DataError` and :class:`ScheduleError` for rows that a site has not.
+    """
+    sites: dict[int, SiteStream] = {}
+    for plan in preview.rounds:
+        for part in plan.parts:
+            if part.phase.view.stream is None:
+                continue
+            check_stream_task(task, part.phase.view.stream.tasks, part.phase.name)
+            for site in part.cohort:
+                if most_sites is None or site.index in sites or len(sites) < most_sites:
+                    own = sites.setdefault(site.index, SiteStream())
+                    try:
+                        _meet(own, part.phase.view.stream, site.index, root, task)
+                    except FedaltError as error:
+                        raise type(error)(f"round {plan.round}, '{site.name}': {error}") from error
+    if not sites:
+        return None
+    return StreamPlan(dict(sorted(sites.items())), tuple(task.tasks), _row_bytes(task, sites))
+
+
+def check_stream_task(task: Any, numbers: tuple[int, ...], phase: str) -> None:
+    """Raise :class:`ConfigError` unless a task has tasks of these numbers."""
+    if not (hasattr(task, "task_rows") and hasattr(task, "task_data")):
+        raise ConfigError(
+            f"phase '{phase}': the schedule has a stream, but {type(task).__name__} comes in no "
+            "tasks; use a StreamTask, or a schedule without 'stream'"
+        )
+    count = len(task.tasks)
+    if max(numbers) >= count:
+        raise ConfigError(
+            f"phase '{phase}': the stream names task {max(numbers)}, but the task has {count} "
+            f"(0 to {count - 1}); lower schedule.stream.tasks or raise task.tasks"
+        )
+
+
+def _names(sites: list[int]) -> str:
+    shown = ", ".join(map(str, sites[:6]))
+    return shown if len(sites) <= 6 else f"{shown} and {len(sites) - 6} more"
+
+
+def _meet(own: SiteStream, stream: Any, site: int, root: int, task: Any) -> None:
+    meeting = own.meetings.get(stream.experience)
+    if meeting is None:
+        meeting, own.seen = own.seen.meet(stream, site, root, lambda t: task.task_rows(site, t))
+        own.meetings[stream.experience] = meeting
+    for number, rows in meeting.rows.items():
+        pool = own.seen.pools[number]
+        counts = own.touches.setdefault(number, np.zeros(len(pool), np.int32))
+        counts[np.searchsorted(pool, rows)] += 1
+
+
+def _row_bytes(task: Any, sites: Mapping[int, SiteStream]) -> int:
+    """Return what a stored row takes: as the task says, or as a batch holds it."""
+    known = getattr(task, "row_bytes", None)
+    if known is not None:
+        return int(known)
+    site, own = next(iter(sites.items()))
+    number, pool = next(iter(own.seen.pools.items()))
+    return sum(part.nbytes for part in task.task_data(site, number, pool[:1]))

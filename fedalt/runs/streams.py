@@ -86,12 +86,8 @@ class StreamPlan:
             for order, sites in alike.items()
         ]
         notes = (f"{len(rows) - _SHOWN} more orders",) if len(rows) > _SHOWN else ()
-        return Table(
-            "streams: the new task of each experience",
-            ("sites", "tasks"),
-            tuple(rows[:_SHOWN]),
-            notes,
-        )
+        title = "streams: the new task of each experience"
+        return Table(title, ("sites", "tasks"), tuple(rows[:_SHOWN]), notes)
 
     def _touched(self) -> Table:
         rows = []
@@ -133,7 +129,7 @@ class StreamPlan:
             ("kB", *(round(f(kept) * self.row_bytes / 1e3, 1) for f in (np.min, np.mean, np.max))),
         )
         note = (
-            f"what a site keeps of past tasks to rehearse from, at most; {self.row_bytes} B a row"
+            f"the most that a site keeps of past tasks to rehearse from; {self.row_bytes} B a row"
         )
         return Table("streams: storage at a site", columns, rows, (note,))
 
@@ -152,9 +148,10 @@ def walk_streams(
 ) -> StreamPlan | None:
     """Follow each site through the streams of a plan; None where there are none.
 
-    ``root`` is the run's seed, ``most_sites`` bounds how many are followed, the first ones. Raises what a run would end
-    with: :class:`ConfigError` for a task that comes in no tasks or a number out of range,
-    :class:`DataError` and :class:`ScheduleError` for rows that a site has not.
+    ``root`` is the run's seed, ``most_sites`` bounds how many are followed, the first ones.
+    Raises what a run would end with: :class:`ConfigError` for a task that comes in no tasks or a
+    number out of range, :class:`DataError` and :class:`ScheduleError` for rows that a site has
+    not.
     """
     sites: dict[int, SiteStream] = {}
     for plan in preview.rounds:

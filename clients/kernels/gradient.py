@@ -7,6 +7,8 @@ optimization in heterogeneous networks"):
 
     h(w; B) = 1/|B| · Σ_{x∈B} ℓ(w; x) + μ/2 · ‖w − w⁰‖²,      w ← update(w, clip(∇h(w; B)))
 
+In a stream of tasks, methods against forgetting may add to h or change its gradient
+(``methods/``).
 Only the order's ``returns`` are trained. Buffers outside of them, such as running statistics,
 end as they began; a module that holds them still normalises by its batch. A cohort may be
 computed in several modes (``fedalt.modes``), which take the same steps on the same batches.
@@ -25,6 +27,7 @@ from fedalt.clients.kernels.choice import Choice, probe, settle
 from fedalt.clients.kernels.client import MISHAPS, Client, check_order, prepare
 from fedalt.clients.kernels.compiled import Programs, run_compiled
 from fedalt.clients.kernels.model import ModelCache, ReusedModel
+from fedalt.clients.kernels.program import UntraceableError
 from fedalt.clients.kernels.sequential import run_sequential
 from fedalt.clients.kernels.settings import LocalSettings
 from fedalt.clients.kernels.stages import Plan
@@ -143,6 +146,10 @@ class GradientKernel:
 
     def _fast(self, mode: Mode, order: Order, clients: Sequence[Client]) -> Done:
         model = self._model(order, clients[0].site, mode)
+        for stage in clients[0].stages:
+            if stage.settings.methods is not None:
+                names = ", ".join(stage.settings.methods.names)
+                raise UntraceableError(f"params ask for {names}, which one client at a time does")
         if mode.batched:
             desks = self._made.compiled if mode.compiled else self._made.traced
             return run_batched(model, order, clients, mode.clients, desks)

@@ -1,16 +1,14 @@
 """One client after the other, in place: the reference that every other mode must agree with.
 
-A step is put together from three parts, each of which may be another: the gradient of a
-batch, transforms of that gradient (proximal pull, clipping), and the optimiser's update.
-There is no optimiser object and no ``backward``: ``torch.autograd.grad`` and foreach updates
-of the parameters in place cost about half.
+A step is the gradient of a batch, transforms of it and the optimiser's update (``steps.py``);
+methods against forgetting take part in each of these (``methods/``).
 """
 
 from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,84 +25,23 @@ from fedalt.clients.kernels.client import (
 from fedalt.clients.kernels.evaluate import (
     Averages,
     Batch,
-    Measure,
     lent_randomness,
     take,
 )
+from fedalt.clients.kernels.methods.base import Hooks
+from fedalt.clients.kernels.methods.begin import begin
 from fedalt.clients.kernels.model import Place, ReusedModel
 from fedalt.clients.kernels.stages import Stage, minibatches
+from fedalt.clients.kernels.steps import (
+    Step,
+    Transform,
+    Update,
+    clipping,
+    make_step,
+    mean_gradient,
+    proximal,
+)
 from fedalt.errors import ConfigError, FedaltError
-
-Grads = Sequence[torch.Tensor | None]
-Metrics = dict[str, Measure]
-Gradient = Callable[[Batch], tuple[float, Metrics, Grads]]
-"""A batch to its mean loss, the task's metrics and one gradient a trained parameter."""
-Transform = Callable[[Grads], Grads]
-Step = Callable[[Batch], tuple[float, Metrics]]
-"""Train on one batch in place; return its mean loss (without proximal term) and metrics."""
-
-
-def proximal(
-    params: Sequence[torch.Tensor], received: Sequence[torch.Tensor], mu: float
-) -> Transform:
-    """Add the gradient of μ/2·‖w − w⁰‖², which is μ·(w − w⁰)."""
-
-    def add(grads: Grads) -> Grads:
-        drift = torch._foreach_sub(list(params), list(received))
-        # A parameter outside of the loss is still pulled back to w⁰.
-        pairs = zip(grads, drift, strict=True)
-        present = [torch.zeros_like(d) if g is None else g for g, d in pairs]
-        return torch._foreach_add(present, drift, alpha=mu)
-
-    return add
-
-
-def clipping(max_norm: float) -> Transform:
-    """Scale the gradient so that its global norm is at most ``max_norm``."""
-
-    def clip(grads: Grads) -> Grads:
-        present = [grad for grad in grads if grad is not None]
-        norm = torch.nn.utils.get_total_norm(present)
-        scale = torch.clamp(max_norm / (norm + 1e-6), max=1.0)
-        # Not in place: autograd may hand out one tensor as the gradient of two parameters.
-        scaled = iter(torch._foreach_mul(present, scale))
-        return [None if grad is None else next(scaled) for grad in grads]
-
-    return clip
-
-
-def mean_gradient(model: ReusedModel, params: Sequence[torch.Tensor]) -> Gradient:
-    """Return the gradient of the batch's mean loss; none where there is nothing to follow."""
-
-    def gradient(batch: Batch) -> tuple[float, Metrics, Grads]:
-        with model.autocast():
-            loss, metrics = model.task.loss(model.module, batch)
-        value = loss.item()
-        # A block of buffers alone learns by the forward pass.
-        if not params or not math.isfinite(value):
-            return value, metrics, ()
-        if not loss.requires_grad:
-            raise ConfigError("the task's loss depends on none of the trained arrays")
-        return value, metrics, torch.autograd.grad(loss, params, allow_unused=True)
-
-    return gradient
-
-
-def make_step(
-    gradient: Gradient, transforms: Sequence[Transform], update: Callable[[Grads], None]
-) -> Step:
-    """Compose a step: the batch's gradient, its transforms in order, the update in place."""
-
-    def step(batch: Batch) -> tuple[float, Metrics]:
-        loss, metrics, grads = gradient(batch)
-        if grads:
-            with torch.no_grad():
-                for transform in transforms:
-                    grads = transform(grads)
-                update(grads)
-        return loss, metrics
-
-    return step
 
 
 @dataclass
@@ -119,7 +56,7 @@ class _Run:
     averages: Averages = field(default_factory=Averages)
     steps: int = 0
 
-    def run(self, stage: Stage) -> None:
+    def run(self, stage: Stage, hooks: Sequence[Hooks] = ()) -> None:
         """Train one stage's arrays and leave all others as they were."""
         model, settings = self.model, stage.settings
         trained = model.choose(stage.arrays)
@@ -127,16 +64,8 @@ class _Run:
         rule, names = settings.optimizer, list(trained)
         kept = self.kept if settings.persist else {}
         state = optim.restore(rule, names, params, kept, stage.scope)
-        transforms: list[Transform] = []
-        if settings.proximal_mu:
-            received = [self.received[name] for name in names]
-            transforms.append(proximal(params, received, settings.proximal_mu))
-        if settings.clip_norm:
-            transforms.append(clipping(settings.clip_norm))
-        step = make_step(
-            mean_gradient(model, params),
-            transforms,
-            lambda grads: optim.update(rule, params, grads, state),
+        step = self._step(
+            stage, trained, lambda grads: optim.update(rule, params, grads, state), hooks
         )
         still = [name for name in model.buffers if name not in stage.arrays]
         former = {name: model.tensor(name).clone() for name in still}
@@ -149,6 +78,30 @@ class _Run:
             model.tensor(name).copy_(value)
         if settings.persist:
             optim.keep(names, state, self.kept, stage.scope)
+        for hook in hooks:
+            self.kept.update(hook.leave())
+
+    def _step(
+        self,
+        stage: Stage,
+        trained: Mapping[str, torch.Tensor],
+        update: Update,
+        hooks: Sequence[Hooks],
+    ) -> Step:
+        """Put a step together; what methods do to it comes in the order of the hooks."""
+        params, settings = list(trained.values()), stage.settings
+        transforms: list[Transform] = []
+        if settings.proximal_mu:
+            received = [self.received[name] for name in trained]
+            transforms.append(proximal(params, received, settings.proximal_mu))
+        transforms += [hook.transform for hook in hooks if hook.transform is not None]
+        if settings.clip_norm:
+            transforms.append(clipping(settings.clip_norm))
+        gradient = mean_gradient(self.model, params)
+        for hook in hooks:
+            gradient = gradient if hook.wrap is None else hook.wrap(gradient)
+            update = update if hook.around is None else hook.around(update)
+        return make_step(gradient, transforms, update)
 
     def _take(self, step: Step, rows: torch.Tensor) -> None:
         self.steps += 1
@@ -181,8 +134,8 @@ def run_sequential(model: ReusedModel, order: Order, client: Client) -> Work:
     pending: dict[str, np.ndarray] = {}
     kept = ChainMap(pending, client.site.state)
     run = _Run(model, client.data, client.where, received, kept)
-    for stage in client.stages:
-        run.run(stage)
+    for stage, hooks in zip(client.stages, begin(model, client), strict=True):
+        run.run(stage, hooks)
     arrays = {
         name: model.read(name, order.arrays[name].dtype if name in order.arrays else None)
         for name in order.returns

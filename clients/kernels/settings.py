@@ -7,21 +7,34 @@ from dataclasses import dataclass
 from fedalt.alternation.phase import Phase
 from fedalt.clients.kernels import optim
 from fedalt.clients.kernels.base import Order
+from fedalt.clients.kernels.methods.settings import KEYS as METHOD_KEYS
+from fedalt.clients.kernels.methods.settings import MethodSettings
 from fedalt.errors import ConfigError, nearest
 
-KEYS = (*optim.KEYS, "clip_norm", "proximal_mu", "optimizer_state", "report_initial_loss")
+KEYS = (
+    *optim.KEYS,
+    "clip_norm",
+    "proximal_mu",
+    "optimizer_state",
+    "report_initial_loss",
+    *METHOD_KEYS,
+)
 """What a phase's ``params`` may hold for the gradient kernel."""
 
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """The hyper-parameters of one phase. ``clip_norm`` 0 does not clip."""
+    """The hyper-parameters of one phase. ``clip_norm`` 0 does not clip.
+
+    ``methods`` are those against forgetting in a stream of tasks, None where none is on.
+    """
 
     optimizer: optim.Optimizer
     clip_norm: float
     proximal_mu: float
     persist: bool
     report_initial_loss: bool
+    methods: MethodSettings | None
 
     @classmethod
     def read(cls, phase: Phase, order: Order) -> LocalSettings:
@@ -48,6 +61,7 @@ class LocalSettings:
                 optimizer=optim.Optimizer.read(phase.params),
                 persist=kept == "persist",
                 report_initial_loss=optim.flag(phase.params, "report_initial_loss"),
+                methods=MethodSettings.read(phase, order.phase.view.stream is not None),
                 **values,
             )
         except ConfigError as error:

@@ -146,7 +146,7 @@ def _power_law(reader: _Reader, body: Any, where: str) -> Schedule:
 
 
 def _stream(reader: _Reader, body: Any, where: str) -> Schedule:
-    counts = ("new", "rounds", "experiences")
+    counts = ("new", "rounds", "experiences", "first")
     optional = ("environment", "rehearsal", "order", "budget", *counts)
     body = entry.keys(body, where, ["of", "tasks"], optional)
     tasks: Any = body["tasks"]

@@ -8,7 +8,7 @@ one order or in different ones, and live in different environments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fedalt.alternation.environment import Environment, read_environment
@@ -26,12 +26,13 @@ _STRETCH = 256
 class StreamView:
     """Where in which stream a phase stands.
 
-    ``tasks`` are the tasks' numbers in their base order; ``experience`` counts from 0; ``new``
-    is N₀, the rows of the new task (0: all a client has); ``rehearsal`` is r, the budget of
-    past rows as a share of N₀. Site k lives in the environment k mod their number. ``order`` is
-    ``sync`` (all clients at the same task), ``shift`` (client k begins k tasks further on) or
-    ``shuffle`` (each has a permutation of its own). ``budget`` says what is equal for all
-    environments: ``steps`` (an epoch has as many as N₀ rows make) or ``epochs`` (of all rows).
+    ``tasks`` are the tasks' numbers in their base order; ``experience`` counts from ``first``,
+    which is 0 unless another stream went before; ``new`` is N₀, the rows of the new task (0: all
+    a client has); ``rehearsal`` is r, the budget of past rows as a share of N₀. Site k lives in
+    the environment k mod their number. ``order`` is ``sync`` (all clients at the same task),
+    ``shift`` (client k begins k tasks further on) or ``shuffle`` (each has a permutation of its
+    own). ``budget`` says what is equal for all environments: ``steps`` (an epoch has as many as
+    N₀ rows make) or ``epochs`` (of all rows).
     """
 
     tasks: tuple[int, ...]
@@ -41,6 +42,7 @@ class StreamView:
     environments: tuple[Environment, ...] = (Environment(),)
     order: str = "sync"
     budget: str = "steps"
+    first: int = 0
 
     def __post_init__(self) -> None:
         if not self.tasks or min(self.tasks) < 0 or len(set(self.tasks)) < len(self.tasks):
@@ -48,11 +50,11 @@ class StreamView:
                 f"stream: tasks are {list(self.tasks)}, but must be at least one number from 0, "
                 "each once"
             )
-        if self.experience < 0 or self.new < 0:
-            raise ScheduleError(
-                f"stream: experience is {self.experience} and new is {self.new}, but neither may "
-                "be negative"
-            )
+        for key in ("experience", "new", "first"):
+            if getattr(self, key) < 0:
+                raise ScheduleError(
+                    f"stream: {key} is {getattr(self, key)}, but must not be negative"
+                )
         if not 0.0 <= self.rehearsal <= 1.0:
             raise ScheduleError(f"stream: rehearsal is {self.rehearsal:g}, but must lie in [0, 1]")
         if not self.environments:
@@ -61,10 +63,11 @@ class StreamView:
             value = getattr(self, key)
             if value not in known:
                 raise ScheduleError(f"stream: unknown {key} '{value}'{nearest(value, known)}")
-        if self.experience >= len(self.tasks) and not self.stochastic:
+        last = self.first + len(self.tasks) - 1
+        if self.experience < self.first or (self.experience > last and not self.stochastic):
             raise ScheduleError(
                 f"stream: experience {self.experience} is out of range: {len(self.tasks)} tasks "
-                f"make experiences 0 to {len(self.tasks) - 1}"
+                f"make experiences {self.first} to {last}"
             )
 
     @property
@@ -78,13 +81,13 @@ class StreamView:
 
     def new_task(self, site: int, root: int) -> int:
         """Return the number of the task that a site learns; ``root`` is the run's seed."""
-        place, count = self.experience, len(self.tasks)
+        place, count = self.experience - self.first, len(self.tasks)
         environment, seeds = self.environment(site), Seeds(root).at("stream", "order")
         if environment.stochastic:
             law = Hazard(environment.exponent, environment.scale, environment.p_new)
             own = seeds.at(site if self.order == "shuffle" else "all")
-            drawn = (self.experience // _STRETCH + 1) * _STRETCH
-            place = int(hazard_steps(law, count, drawn, own.at("hazard"))[self.experience])
+            drawn = (place // _STRETCH + 1) * _STRETCH
+            place = int(hazard_steps(law, count, drawn, own.at("hazard"))[place])
         if self.order == "shift":
             place = (place + site) % count
         elif self.order == "shuffle":
@@ -101,12 +104,13 @@ class StreamView:
             "environments": [environment.to_data() for environment in self.environments],
             "order": self.order,
             "budget": self.budget,
+            "first": self.first,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StreamView:
         """Read plain data; raises :class:`ScheduleError` naming the key."""
-        known = {"tasks", "experience", "new", "rehearsal", "environments", "order", "budget"}
+        known = [item.name for item in fields(cls)]
         for key in data:
             if key not in known:
                 raise ScheduleError(f"stream: unknown key '{key}'{nearest(key, known)}")

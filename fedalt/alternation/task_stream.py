@@ -66,8 +66,8 @@ class TaskStream(Schedule):
 
     def _seen(self, phase: Phase, experience: int) -> Phase:
         """Return the phase with its view of an experience."""
-        view = replace(phase.view, stream=replace(self.view, experience=experience))
-        return replace(phase, view=view)
+        there = replace(self.view, experience=self.view.first + experience)
+        return replace(phase, view=replace(phase.view, stream=there))
 
     @property
     def children(self) -> tuple[Schedule, ...]:
@@ -90,6 +90,7 @@ def stream(
     order: str = "sync",
     budget: str = "steps",
     experiences: int | None = None,
+    first: int = 0,
 ) -> Schedule:
     """Go through tasks one after the other; in each, do ``x`` ``rounds`` times over.
 
@@ -98,7 +99,8 @@ def stream(
     them by its ``environment`` (:mod:`fedalt.alternation.environment`); with several, site k
     lives in the k-th, in turn. ``order`` is ``sync``, ``shift`` or ``shuffle``, ``budget``
     ``steps`` or ``epochs`` (:class:`StreamView`). ``experiences`` are as many as tasks unless
-    an environment ``hazard`` draws them.
+    an environment ``hazard`` draws them; they are numbered from ``first``, so that a stream that
+    follows another in a chain can go on where that ended.
     """
     given = environment if isinstance(environment, list | tuple) else [environment]
     base = tuple(range(tasks)) if isinstance(tasks, int) else tuple(tasks)
@@ -111,5 +113,7 @@ def stream(
         environments=tuple(map(read_environment, given)),
         order=order,
         budget=budget,
+        experience=first,
+        first=first,
     )
     return TaskStream(as_schedule(x), view, rounds, experiences or len(base))

@@ -97,6 +97,7 @@ def _stream_to_proto(stream: StreamView | None) -> plan_pb2.StreamView | None:
         environments=[plan_pb2.Environment(**vars(item)) for item in stream.environments],
         order=stream.order,
         budget=stream.budget,
+        first=stream.first,
     )
 
 
@@ -112,6 +113,7 @@ def _stream_from_proto(message: plan_pb2.StreamView) -> StreamView:
         ),
         order=message.order,
         budget=message.budget,
+        first=message.first,
     )
 
 

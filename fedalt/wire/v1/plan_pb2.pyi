@@ -31,7 +31,7 @@ class Environment(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., exponent: _Optional[float] = ..., scale: _Optional[float] = ..., p_new: _Optional[float] = ...) -> None: ...
 
 class StreamView(_message.Message):
-    __slots__ = ("tasks", "experience", "new", "rehearsal", "environments", "order", "budget")
+    __slots__ = ("tasks", "experience", "new", "rehearsal", "environments", "order", "budget", "first")
     TASKS_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
     NEW_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class StreamView(_message.Message):
     ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedScalarFieldContainer[int]
     experience: int
     new: int
@@ -46,7 +47,8 @@ class StreamView(_message.Message):
     environments: _containers.RepeatedCompositeFieldContainer[Environment]
     order: str
     budget: str
-    def __init__(self, tasks: _Optional[_Iterable[int]] = ..., experience: _Optional[int] = ..., new: _Optional[int] = ..., rehearsal: _Optional[float] = ..., environments: _Optional[_Iterable[_Union[Environment, _Mapping]]] = ..., order: _Optional[str] = ..., budget: _Optional[str] = ...) -> None: ...
+    first: int
+    def __init__(self, tasks: _Optional[_Iterable[int]] = ..., experience: _Optional[int] = ..., new: _Optional[int] = ..., rehearsal: _Optional[float] = ..., environments: _Optional[_Iterable[_Union[Environment, _Mapping]]] = ..., order: _Optional[str] = ..., budget: _Optional[str] = ..., first: _Optional[int] = ...) -> None: ...
 
 class Phase(_message.Message):
     __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner", "view_stream")

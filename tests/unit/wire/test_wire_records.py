@@ -8,8 +8,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedalt.alternation.environment import Environment
 from fedalt.alternation.phase import Phase, View
 from fedalt.alternation.site import Site
+from fedalt.alternation.stream import BUDGETS, ORDERS, StreamView
 from fedalt.errors import WireError
 from fedalt.wire.arrays import SharedArray, arrays_of, record_of
 from fedalt.wire.plan import RoundPlan, decode_plan, encode_plan
@@ -32,6 +34,17 @@ scalars = st.one_of(
     st.floats(allow_nan=False),
     st.text(max_size=10),
 )
+streams = st.builds(
+    StreamView,
+    tasks=st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True).map(tuple),
+    new=st.integers(0, 10**6),
+    rehearsal=st.floats(0.0, 1.0),
+    environments=st.lists(
+        st.sampled_from([Environment("upper"), Environment("hazard", 0.5, 1.0, 0.25)]), min_size=1
+    ).map(tuple),
+    order=st.sampled_from(ORDERS),
+    budget=st.sampled_from(BUDGETS),
+)
 plain_phases = st.builds(
     Phase,
     name=names,
@@ -45,7 +58,7 @@ plain_phases = st.builds(
     task=names,
     params=st.dictionaries(names, scalars, max_size=4),
     aggregate=st.dictionaries(names, names, max_size=3),
-    view=st.floats(0.01, 1.0).map(View),
+    view=st.builds(View, st.floats(0.01, 1.0), st.one_of(st.none(), streams)),
     branch=st.one_of(st.just(""), names),
 )
 phases = st.builds(

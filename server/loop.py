@@ -137,6 +137,7 @@ class Loop:
             phases=[part.phase.name for part in plan.parts],
             metrics=metrics,
             sites={r.phase.name: len(r.sites) for r in results},
+            steps={r.phase.name: r.steps for r in results},
             bytes_down=self._now.bytes_down,
             bytes_up=self._now.bytes_up,
             seconds=round(time.perf_counter() - start, 4),

@@ -78,6 +78,8 @@ class PhaseResult:
     refused: tuple[Refused, ...] = field(default=())
     bytes_down: int = 0
     bytes_up: int = 0
+    steps: int = 0
+    """Local steps that the admitted clients took, all together."""
 
 
 def dispatch(
@@ -247,6 +249,7 @@ def _aggregate(
     # Before aggregation: some stock strategies empty the messages as they go.
     bytes_down = _bytes(part.messages)
     bytes_up = sum(v.nbytes for item in admitted for v in item.reply.arrays.values())
+    steps = sum(item.reply.report.steps for item in admitted)
     where = f"round {part.expected.round}, phase '{part.phase.name}'"
     try:
         answer = _ask(part, admitted)
@@ -263,6 +266,7 @@ def _aggregate(
         refused=tuple(refused),
         bytes_down=bytes_down,
         bytes_up=bytes_up,
+        steps=steps,
     )
 
 

@@ -35,13 +35,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Finished:
-    """One run that came to its end: weights, metrics by round, result and configuration."""
+    """One run that came to its end: weights, metrics by round, result and configuration.
+
+    ``clients`` are the events in which every client's own measures were told (``evaluate.each``).
+    """
 
     name: str
     arrays: Mapping[str, np.ndarray]
     rounds: Sequence[Mapping[str, Any]]
     result: Mapping[str, Any]
     config: Mapping[str, Any]
+    clients: Sequence[Mapping[str, Any]] = ()
 
     def metric(self, name: str) -> tuple[list[int], list[float]]:
         """Return the rounds that report a metric, and its values."""
@@ -69,8 +73,12 @@ def finished(folder: RunFolder, name: str) -> Finished:
     result = folder.result()
     if snapshot is None or result is None:
         raise ConfigError(f"run {folder.path} has not come to its end; see: fedalt runs resume")
-    rounds = [event for event in read_events(folder.events) if event["event"] == "round"]
-    return Finished(name, snapshot.model, rounds, result, folder.config())
+    told: dict[str, list[Mapping[str, Any]]] = {"round": [], "clients": []}
+    for event in read_events(folder.events):
+        if event["event"] in told:
+            told[event["event"]].append(event)
+    config = folder.config()
+    return Finished(name, snapshot.model, told["round"], result, config, told["clients"])
 
 
 def write_report(

@@ -10,6 +10,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
 
 TASKS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#332288"),
@@ -48,3 +50,12 @@ def thin_ticks(axis: Axis, labels: Sequence[str], most: int = 25) -> None:
     """Label places 0, 1, …, leaving some out where there are more than ``most``."""
     every = max(1, math.ceil(len(labels) / most))
     axis.set_ticks(range(0, len(labels), every), labels[::every])
+
+
+def colour_bar(drawn: Figure, colours: ScalarMappable, label: str) -> None:
+    """Put a colour bar right of all of a figure's panels."""
+    bar = drawn.colorbar(colours, ax=drawn.axes, pad=0.02, aspect=25)
+    bar.set_label(label, fontsize=9, color=INK)
+    bar.ax.tick_params(length=0, labelsize=8, colors=INK)
+    for side in bar.ax.spines.values():
+        side.set_visible(False)

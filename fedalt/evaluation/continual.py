@@ -212,7 +212,9 @@ def client_matrices(
             f"clients' accuracy matrices: the shape is {stacked.shape}, but must be (clients, "
             "experiences, tasks)"
         )
-    each = [orders] * len(stacked) if np.ndim(orders) != 2 else list(np.asarray(orders))
+    each: list[ArrayLike | None] = [orders] * len(stacked)
+    if orders is not None and np.ndim(orders) == 2:
+        each = list(np.asarray(orders))
     if len(each) != len(stacked):
         raise ConfigError(f"orders: {len(each)} clients, but there are {len(stacked)} matrices")
     found = []

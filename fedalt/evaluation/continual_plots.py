@@ -16,7 +16,7 @@ from fedalt.errors import DataError
 from fedalt.evaluation.colours import INK, TASKS
 from fedalt.evaluation.continual import accuracy_by_lag
 from fedalt.evaluation.heat_map import forgetting_matrix
-from fedalt.evaluation.intervals import Interval, interval
+from fedalt.evaluation.intervals import BANDS, Interval, interval
 from fedalt.evaluation.matrix import AccuracyMatrix
 from fedalt.evaluation.task_timeline import task_timeline
 from fedalt.runs.plots import figure, save
@@ -42,7 +42,9 @@ def spacing_curves(
     lags are means over fewer tasks, the longest over the first alone. Returns the path.
     """
     curves = _curves(runs, accuracy_by_lag, band, level)
-    return _draw(curves, path, "experiences since the task was last new", title)
+    return _draw(
+        curves, path, "experiences since the task was last new", _what(curves, band, level), title
+    )
 
 
 def oldest_newest(
@@ -53,7 +55,9 @@ def oldest_newest(
     A task that came several times stands at the last; the rest as in :func:`spacing_curves`.
     """
     curves = _curves(runs, _final_by_experience, band, level)
-    return _draw(curves, path, "experience in which the task was last new", title)
+    return _draw(
+        curves, path, "experience in which the task was last new", _what(curves, band, level), title
+    )
 
 
 def _final_by_experience(matrix: AccuracyMatrix) -> np.ndarray:
@@ -84,14 +88,23 @@ def _curves(
     return found
 
 
-def _draw(curves: Mapping[str, Interval], path: Path, xlabel: str, title: str) -> Path:
+def _what(curves: Mapping[str, Interval], band: str, level: float) -> str:
+    """Return the y axis's label, which says what the band is, if there is one."""
+    if all(np.isnan(curve.low).all() for curve in curves.values()):
+        return "accuracy"
+    return (
+        f"accuracy (band: {level:.0%} {'interval of the mean' if band == BANDS[0] else 'of runs'})"
+    )
+
+
+def _draw(curves: Mapping[str, Interval], path: Path, xlabel: str, ylabel: str, title: str) -> Path:
     from matplotlib.ticker import MaxNLocator
 
     drawn = figure(8.4, 4.6)
     axes = drawn.add_subplot()
     for place, (label, curve) in enumerate(curves.items()):
         _line(axes, label, curve, place)
-    axes.set(xlabel=xlabel, ylabel="accuracy", title=title)
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     if len(curves) > 1:

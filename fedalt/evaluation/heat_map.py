@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedalt.errors import ConfigError, DataError
-from fedalt.evaluation.colours import GREY, INK, PALE, ink_on, thin_ticks, to_rgba
+from fedalt.evaluation.colours import GREY, INK, PALE, colour_bar, ink_on, thin_ticks, to_rgba
 from fedalt.evaluation.matrix import AccuracyMatrix, Matrix, accuracy_matrix
 from fedalt.runs.plots import figure, save
 
@@ -61,8 +61,7 @@ def forgetting_matrix(
         axes.set_ylabel("after experience", fontsize=9, color=INK)
     for axes in panels.flat[max(0, len(read) - across) : len(read)]:
         axes.set_xlabel("task, in the order met", fontsize=9, color=INK)
-    bar = drawn.colorbar(colours, ax=panels, label="accuracy", pad=0.02, aspect=25)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    colour_bar(drawn, colours, "accuracy")
     _legend(drawn, read.values())
     if title:
         drawn.suptitle(title, fontsize=11, color=INK)
@@ -105,7 +104,8 @@ def _draw(
     picture[met & np.isnan(values)] = 1.0
     picture[~met] = to_rgba(PALE)
     axes.imshow(picture, aspect="auto", interpolation="nearest")
-    _cells(axes, ~met, hatch="////", linewidth=0, edgecolor="#CFCFCF")
+    _cells(axes, ~met, hatch="///", linewidth=0, edgecolor="#DADADA")
+    _cells(axes, met & np.isnan(values), linewidth=0.6, edgecolor="#BBBBBB")
     _cells(axes, matrix.new[:, columns], linewidth=1.2, edgecolor="black")
     if max(values.shape) <= MOST_NUMBERS:
         for (e, j), value in np.ndenumerate(values):
@@ -148,7 +148,9 @@ def _legend(drawn: Figure, read: Iterable[AccuracyMatrix]) -> None:
             )
         )
     if any((each.met & np.isnan(each.values)).any() for each in read):
-        handles.append(Patch(facecolor="white", edgecolor=GREY, label="not measured"))
+        handles.append(
+            Patch(facecolor="white", edgecolor=GREY, linewidth=0.6, label="not measured")
+        )
     drawn.legend(
         handles=handles,
         loc="outside lower left",

@@ -54,7 +54,7 @@ def _column(values: np.ndarray, band: str, level: float) -> tuple[float, float, 
     if band == "spread":
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
         return mean, float(low), float(high)
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     half = float(
         stdtrit(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / np.sqrt(len(values))

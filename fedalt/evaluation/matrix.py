@@ -44,7 +44,7 @@ class AccuracyMatrix:
     def last(self) -> np.ndarray:
         """In which experience (experiences, tasks) a task was new last, as of each; −1: none."""
         steps = np.where(self.new, np.arange(self.experiences)[:, None], -1)
-        return np.maximum.accumulate(steps, axis=0)
+        return np.asarray(np.maximum.accumulate(steps, axis=0))
 
     @cached_property
     def met(self) -> np.ndarray:
@@ -73,7 +73,7 @@ class AccuracyMatrix:
         Of those that were new in one experience, the one met first comes first.
         """
         order = np.lexsort((np.arange(self.tasks), self.first, self.last[-1]))
-        return order[self.met[-1][order]]
+        return np.asarray(order[self.met[-1][order]])
 
 
 Matrix = ArrayLike | AccuracyMatrix

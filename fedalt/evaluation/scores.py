@@ -68,7 +68,7 @@ def summary(
     nan = float("nan")
     early = continual.Facilitation(nan, nan, nan)
     if few_steps is not None:
-        single = order if np.ndim(order) == 1 else None
+        single = order if order is not None and np.ndim(order) == 1 else None
         early = continual.forward_facilitation(few_steps, single)
     worst = nan
     if clients is not None:

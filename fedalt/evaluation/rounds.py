@@ -56,7 +56,7 @@ def clients_from_rounds(
 ) -> ClientMatrices:
     """Return every client's R from the last round of each experience.
 
-    ``rounds`` are a run's events ``clients``: in each, ``field`` is a mapping of sites to their
+    ``rounds`` are those of ``Finished.clients``: in each, ``field`` is a mapping of sites to their
     metrics, ``{site: {"accuracy/3": 0.8}}``; a site that is missing from it is NaN there. The
     rest as in :func:`matrix_from_rounds`.
     """

@@ -123,6 +123,11 @@ class EvaluateKernel:
 
         Raises :class:`DataError` for a site without rows.
         """
+        if order.phase.view.stream is not None:
+            raise ConfigError(
+                f"phase '{order.phase.name}': evaluate judges all of a site's data; set "
+                "evaluate.clients_every instead of putting it into a stream"
+            )
         if order.phase.params:
             keys = ", ".join(f"params.{key}" for key in order.phase.params)
             raise ConfigError(f"phase '{order.phase.name}': evaluate takes no params, got {keys}")

@@ -95,6 +95,11 @@ def _unfold(
             )
         yield Plan(phase, settings, arrays, views, scope)
     for position, inner in enumerate(phase.inner):
+        if inner.view.stream is not None and inner.view.stream != order.phase.view.stream:
+            raise ConfigError(
+                f"inner phase '{inner.name}': a client that alternates by itself is in one "
+                "experience at a time; put the stream around the nest, not into it"
+            )
         place: tuple[Label, ...] = ("inner", position, inner.name)
         yield from _unfold(
             inner.with_params(**{**phase.params, **inner.params}),

@@ -111,10 +111,10 @@ def score_histogram(order: Order, ctx: SiteContext) -> Work:
 
 def site_rows(order: Order, ctx: SiteContext) -> SiteRows:
     """Return the site's rows; raise :class:`DataError` if there is none to learn from."""
-    if order.phase.view.fraction < 1.0:
+    if order.phase.view.fraction < 1.0 or order.phase.view.stream is not None:
         raise ConfigError(
             f"phase '{order.phase.name}': kernel '{order.phase.kernel}' sums over all rows of a "
-            "site; leave view.fraction at 1"
+            "site; leave view.fraction at 1, and the phase out of a stream"
         )
     task: RowsTask = ctx.task
     rows = task.site_data(ctx.site)

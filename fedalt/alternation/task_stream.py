@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fedalt.alternation.environment import Environment, read_environment
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.recurrence import Hazard
-from fedalt.alternation.schedule import Moment, Schedule, State, Step, as_schedule
+from fedalt.alternation.schedule import Moment, Schedule, State, Step, as_schedule, walk
 from fedalt.alternation.stream import StreamView
 from fedalt.errors import ScheduleError
 
@@ -37,6 +37,11 @@ class TaskStream(Schedule):
             raise ScheduleError(
                 "stream: what it repeats never ends, so the second task would never come; bound "
                 "it with repeat(times) or until(max_rounds)"
+            )
+        if any(isinstance(node, TaskStream) for node in walk(self.item)):
+            raise ScheduleError(
+                "stream: there is a stream within it, but a client is at one task at a time; do "
+                "one after the other with chain, the second with 'first'"
             )
         for environment in self.view.environments:
             if environment.stochastic:

@@ -42,11 +42,13 @@ from fedalt.alternation import (
     ramp,
     repeat,
     rounds,
+    stream,
     sweep,
     until,
     when,
 )
-from fedalt.alternation.schedule import as_schedule
+from fedalt.alternation.schedule import as_schedule, walk
+from fedalt.alternation.task_stream import TaskStream
 from fedalt.seeds import Seeds
 
 # Every mix of three yes/no attributes, so that nested splits never run out of sites.
@@ -138,7 +140,7 @@ conditions: st.SearchStrategy[Condition] = st.recursive(
     max_leaves=3,
 )
 curves = st.sampled_from([linear(1, 0, 3), cosine(0, 1, 4), exponential(1, 0.01, 3)])
-SEQUENCES = ("chain", "repeat", "until", "sweep", "ramp", "curriculum", "when")
+SEQUENCES = ("chain", "repeat", "until", "sweep", "ramp", "curriculum", "when", "stream")
 FINITE = ("leaf", *SEQUENCES, "parallel", "fork", "split", "nest", "local")
 ENDLESS = ("cycle", "choose", "power_law", "adaptive")
 
@@ -188,6 +190,13 @@ def _sequence(draw: st.DrawFn, kind: str, one: Any, several: Any) -> Schedule:
         return ramp(one(), {"lr": draw(curves)})
     if kind == "curriculum":
         return curriculum(one(), lr={0: 0.1, 2: 0.2}, epochs={1: 3})
+    if kind == "stream":
+        item = one(finite=True)
+        if any(isinstance(node, TaskStream) for node in walk(item)):
+            return item
+        environment = draw(st.sampled_from(["none", "uniform", ["inverse_lag", "upper"]]))
+        order = draw(st.sampled_from(["sync", "shift", "shuffle"]))
+        return stream(item, 2, environment=environment, rehearsal=0.5, order=order)
     return when(draw(conditions), one(), one())
 
 

@@ -101,17 +101,20 @@ class Environment:
     def weights(self, lags: Sequence[int]) -> np.ndarray:
         """Return the shares (past tasks,) of a budget, not scaled; lags are 1 or more."""
         lag = np.asarray(lags, np.float64)
+        found: np.ndarray
         if self.kind in ("uniform", "upper"):
             return np.ones(len(lag))
         if not len(lag) or self.kind in ("none", "hazard"):
             return np.zeros(len(lag))
         least = lag.min()
         if self.kind == "last":
-            return (lag == least).astype(np.float64)
-        if self.kind == "exponential":
+            found = (lag == least).astype(np.float64)
+        elif self.kind == "exponential":
             # Relative to the newest, so that a long stream does not underflow to nothing.
-            return np.exp(-(lag - least) / self.scale)
-        return ((lag + self.scale) / (least + self.scale)) ** -self.exponent
+            found = np.exp(-(lag - least) / self.scale)
+        else:
+            found = ((lag + self.scale) / (least + self.scale)) ** -self.exponent
+        return found
 
     def counts(
         self, lags: Sequence[int], new: int, rehearsal: float, seen: Sequence[int]
@@ -125,7 +128,8 @@ class Environment:
             return list(seen)
         if self.kind == "unrestricted":
             lag = np.asarray(lags, np.float64)
-            found = np.rint(new * (1.0 + lag / self.scale) ** -self.exponent).astype(int).tolist()
+            exact = new * (1.0 + lag / self.scale) ** -self.exponent
+            found = [int(count) for count in np.rint(exact)]
         else:
             # 0.07·100 is 7.000000000000001 in floating point, and 0.29·100 is 28.999999999999996.
             found = apportion(math.floor(rehearsal * new + 1e-9), self.weights(lags))
@@ -176,8 +180,9 @@ def read_environment(data: Any, where: str = "environment") -> Environment:
         return data
     if isinstance(data, str) and data in PRESETS:
         return PRESETS[data]
+    body: Any = {}
     if isinstance(data, str) and data in _SETTINGS:
-        kind, body = data, {}
+        kind = data
     elif isinstance(data, str):
         raise ScheduleError(
             f"{where}: unknown environment '{data}'{nearest(data, (*KINDS, *PRESETS))}"

@@ -95,7 +95,7 @@ def hazard_slope(steps: np.ndarray, offset: float = 0.0) -> float:
     and one of them comes. The estimate −d maximises the likelihood of those choices
     (conditional logit, McFadden 1974): Σ_t [log w(lag that came) − log Σ_j w(lag_j)].
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
     chosen, at_risk = _choices(steps, offset)
     logs = [np.log(lags) for lags in at_risk]

@@ -69,9 +69,9 @@ def distance(
     """
     total = found.new_zeros(())
     for group in groups:
-        new, old = (z if group is None else z.index_select(-1, group) for z in (found, wanted))
-        logs = [(z / temperature).log_softmax(-1).flatten(0, -2) for z in (new, old)]
-        total = total + kl_div(*logs, reduction="batchmean", log_target=True)
+        some = [z if group is None else z.index_select(-1, group) for z in (found, wanted)]
+        new, old = [(z / temperature).log_softmax(-1).flatten(0, -2) for z in some]
+        total = total + kl_div(new, old, reduction="batchmean", log_target=True)
     return temperature**2 * total
 
 

@@ -12,7 +12,7 @@ mode. On what the kinds differ in: van de Ven 2025 (arXiv:2502.11756).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,20 +40,18 @@ def diagonal(
     """
     model.module.eval()
     function, outputs = _loss_of(model), 1
-    if kind != "empirical":
-        logits = scores_of(model, data)
-        outputs = logits.shape[1] if kind == "exact" else 1
-        function = _log_likelihoods if kind == "exact" else _log_likelihood
-        if kind == "sampled":
-            drawn = torch.multinomial(logits.softmax(1).cpu(), 1, generator=seeds.torch())
-            data = (*data, drawn.to(model.device))
-        function = function(model)
+    if kind == "exact":
+        function, outputs = _log_likelihoods(model), _scores(model, data).shape[1]
+    elif kind == "sampled":
+        chances = _scores(model, data).softmax(1).cpu()
+        drawn = torch.multinomial(chances, 1, generator=seeds.torch()).to(model.device)
+        function, data = _log_likelihood(model), (*data, drawn)
     lent = Lent(model, function)
     sums = {name: torch.zeros_like(param) for name, param in trained.items()}
     size = 4 * outputs * sum(param.numel() for param in trained.values())
     rows = min(EVALUATION_BATCH, max(1, _CHUNK_BYTES // size))
     together = True
-    for chunk in zip(*(part.split(rows) for part in data), strict=True):
+    for chunk in _chunks(data, rows):
         if together:
             try:
                 _add_together(sums, lent, trained, chunk)
@@ -70,18 +68,23 @@ def diagonal(
 
 
 @torch.no_grad()
-def scores_of(model: ReusedModel, data: Batch) -> torch.Tensor:
+def _scores(model: ReusedModel, data: Batch) -> torch.Tensor:
     """Return the model's logits for rows; raises :class:`ConfigError` if the task has none."""
     score = scoring(model, "params.fisher", "choose fisher 'empirical'")
-    parts = zip(*(part.split(EVALUATION_BATCH) for part in data), strict=True)
     with model.autocast():
-        found = torch.cat([score(model.module, part).float() for part in parts])
+        found = torch.cat(
+            [score(model.module, part).float() for part in _chunks(data, EVALUATION_BATCH)]
+        )
     if found.ndim != 2:
         raise ConfigError(
             f"params.fisher needs scores of shape (rows, classes), but the task's have shape "
             f"{tuple(found.shape)}; choose fisher 'empirical'"
         )
     return found
+
+
+def _chunks(data: Batch, rows: int) -> Iterator[Batch]:
+    return zip(*(torch.split(part, rows) for part in data), strict=True)
 
 
 def scoring(model: ReusedModel, key: str, advice: str) -> Function:
@@ -139,7 +142,7 @@ def _add_one_by_one(
     sums: Named, lent: Lent, trained: Mapping[str, torch.Tensor], chunk: Batch
 ) -> None:
     params = list(trained.values())
-    for row in zip(*(part.split(1) for part in chunk), strict=True):
+    for row in _chunks(chunk, 1):
         for value in lent(row):
             grads = torch.autograd.grad(value, params, retain_graph=True, allow_unused=True)
             for total, grad in zip(sums.values(), grads, strict=True):

@@ -24,7 +24,7 @@ from fedalt.clients.kernels.model import ReusedModel
 from fedalt.errors import ConfigError, FedaltError
 from fedalt.seeds import Seeds
 
-_CHUNK_BYTES = 2**25
+_CHUNK_BYTES = 2**23
 """About how much the gradients of rows may take at once."""
 Function = Callable[[torch.nn.Module, Batch], torch.Tensor]
 

@@ -1,0 +1,48 @@
+"""Accuracy and loss of a model by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+Batch = tuple[torch.Tensor, ...]
+Scores = Callable[[nn.Module, Batch], torch.Tensor]
+_BATCH = 2000
+
+
+@torch.no_grad()
+def judge(
+    model: nn.Module, scores: Scores, batches: Iterable[tuple[int, Batch]]
+) -> dict[int, tuple[float, float]]:
+    """Return task to (accuracy, mean loss); a batch's second tensor holds the labels.
+
+    Tasks without rows are left out. ``model`` is put into evaluation mode.
+    """
+    model.eval()
+    found = {}
+    for task, batch in batches:
+        count = len(batch[1])
+        if not count:
+            continue
+        correct, total = 0, 0.0
+        for part in zip(*(torch.split(tensor, _BATCH) for tensor in batch), strict=True):
+            given = scores(model, part)
+            correct += int((given.argmax(1) == part[1]).sum())
+            total += float(functional.cross_entropy(given, part[1], reduction="sum"))
+        found[task] = (correct / count, total / count)
+    return found
+
+
+def by_task(found: Mapping[int, tuple[float, float]], key: str, place: int) -> dict[str, float]:
+    """Return ``key/<task>`` for each task, by one of the two measures."""
+    return {f"{key}/{task}": values[place] for task, values in found.items()}
+
+
+def loaded(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
+    """Return the model with the arrays as its state."""
+    model.load_state_dict({name: torch.tensor(values) for name, values in arrays.items()})
+    return model

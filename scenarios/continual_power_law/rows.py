@@ -1,0 +1,84 @@
+"""The rows of every client: those it trains on, and those held out to judge it by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedalt.data import ImageSet, partition
+from fedalt.errors import ConfigError
+from fedalt.seeds import Seeds
+
+SIDES = (14, 28, 32)
+
+
+@dataclass(frozen=True)
+class ClientRows:
+    """One array of row numbers of the training set for each client, ascending; all disjoint."""
+
+    train: tuple[np.ndarray, ...]
+    held: tuple[np.ndarray, ...]
+
+
+def client_rows(
+    labels: np.ndarray,
+    clients: int,
+    rule: tuple[str, Mapping[str, Any]],
+    rows: int | None,
+    held_out: float,
+    seeds: Seeds,
+) -> ClientRows:
+    """Partition rows among clients, hold out a share of each part, and cap the rest at ``rows``.
+
+    A client keeps at least one row to train on. Raises :class:`ConfigError` where no client has
+    as many rows as asked.
+    """
+    name, options = rule
+    parts = partition(name, clients, seeds.at("partition").numpy(), labels=labels, **options)
+    train, held = [], []
+    for client, part in enumerate(parts):
+        shuffled = seeds.at("held", client).numpy().permutation(part)
+        apart = min(round(held_out * len(part)), len(part) - 1)
+        held.append(np.sort(shuffled[:apart]))
+        train.append(np.sort(shuffled[apart:][:rows]))
+    most = max(map(len, train))
+    if rows is not None and rows > most:
+        raise ConfigError(
+            f"task.rows is {rows}, but no client has more than {most} to train on: {clients} "
+            f"clients share {len(labels)} rows, of which {held_out:g} are held out"
+        )
+    return ClientRows(tuple(train), tuple(held))
+
+
+def server_rows(count: int, wanted: int | None, seeds: Seeds) -> np.ndarray:
+    """Draw the server's test rows, ascending; ``None`` takes all."""
+    if wanted is None or wanted == count:
+        return np.arange(count)
+    if wanted > count:
+        raise ConfigError(f"task.test_rows is {wanted}, but there are {count} test images")
+    return np.sort(seeds.numpy().choice(count, wanted, replace=False))
+
+
+def pixels(images: np.ndarray, side: int) -> np.ndarray:
+    """Return images (n, side²) uint8 of 28 × 28 ones: as they are, pooled or zero-padded.
+
+    Side 14 takes the mean of each 2 × 2 square, rounded; side 32 adds a border of two.
+    """
+    if side == 14:
+        squares = images.reshape(len(images), 14, 2, 14, 2)
+        total = squares.sum(axis=(2, 4), dtype=np.uint16)
+        images = ((total + 2) // 4).astype(np.uint8)
+    elif side == 32:
+        images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    return np.ascontiguousarray(images.reshape(len(images), side * side))
+
+
+def check_images(found: ImageSet, side: int) -> None:
+    """Raise :class:`ConfigError` for images or a side that :func:`pixels` does not know."""
+    if side not in SIDES:
+        raise ConfigError(f"task.side is {side!r}, expected one of {', '.join(map(str, SIDES))}")
+    if found.train_x.shape[1:] != (28, 28):
+        raise ConfigError(f"{found.name}: images are {found.train_x.shape[1:]}, expected (28, 28)")

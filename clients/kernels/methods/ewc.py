@@ -27,7 +27,8 @@ from fedalt.clients.kernels.methods.fisher import diagonal
 def ewc(scene: Scene) -> Hooks:
     """Pull towards what earlier tasks need; consolidate the task that has just ended."""
     anchors, decay = Anchors.read(scene, "ewc"), scene.settings.ewc_decay
-    if scene.former is None:
+    # A block of buffers alone has nothing to hold.
+    if scene.former is None or not scene.trained:
         return Hooks() if anchors is None else _pull(scene, anchors)
     importance, at = _importance(scene, scene.former), scene.values()
     anchors = anchors or begun(scene.trained)

@@ -49,7 +49,7 @@ def diagonal(
     lent = Lent(model, function)
     sums = {name: torch.zeros_like(param) for name, param in trained.items()}
     size = 4 * outputs * sum(param.numel() for param in trained.values())
-    rows = min(EVALUATION_BATCH, max(1, _CHUNK_BYTES // size))
+    rows = min(EVALUATION_BATCH, max(1, _CHUNK_BYTES // max(1, size)))
     together = True
     for chunk in _chunks(data, rows):
         if together:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method_toys import Softmax, Walker, phase_of, same
+from method_toys import Softmax, Walker, normed, phase_of, same
 
+from fedalt.alternation.block import Block
 from fedalt.alternation.phase import Phase, View
 from fedalt.clients.kernels.gradient import GradientKernel
 from fedalt.clients.kernels.settings import KEYS
@@ -110,6 +111,18 @@ def test_arrays_in_the_state_are_replaced_and_never_changed() -> None:
     walker.go(1)
     walker.go(2)
     assert all(np.array_equal(value, copy) for value, copy in former.values())
+
+
+def test_a_block_of_buffers_alone_learns_as_without_methods() -> None:
+    """There is no gradient to change and nothing to hold; replay shows it more rows."""
+    task = Softmax(normed, blocks=(Block("norms", ("1.running_*", "1.num*")),))
+    found = []
+    for params in ({}, {"ewc_lambda": 2.0, "si_c": 0.1, "lwf_alpha": 1.0, "agem_memory": 5}):
+        walker = Walker(task, params, settings={"train": ("norms",)})
+        for experience in WALK:
+            walker.go(experience)
+        found.append(walker.arrays)
+    assert same(*found)
 
 
 def test_a_method_switched_on_late_consolidates_the_task_that_ended_last() -> None:

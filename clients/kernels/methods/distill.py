@@ -7,8 +7,10 @@ and z* of the model received in the experience's first round, on the same rows x
 
 over the groups g of classes met before: one a task where tasks have classes of their own and
 are known (task-incremental), all of them together where they are not (class-incremental), all
-classes there are where the task does not say (``seen_classes(tasks)``). T², from Hinton et al.
-2015, keeps the gradient's size when T changes. There is no teacher in the first experience.
+classes there are where the task does not say (``seen_classes(tasks)``). Logits are the task's
+``all_scores(model, batch)``, or else its ``scores``: where those hide the classes of other
+tasks than a row's own, there would be nothing to distil. T², from Hinton et al. 2015, keeps the
+gradient's size when T changes. There is no teacher in the first experience.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ from torch.nn.functional import kl_div
 
 from fedalt.clients.kernels.evaluate import Batch
 from fedalt.clients.kernels.methods.base import Entries, Hooks, Scene, still_buffers
-from fedalt.clients.kernels.methods.fisher import scoring
+from fedalt.clients.kernels.methods.fisher import Function, scoring
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.steps import Gradient, Grads, Metrics
+from fedalt.errors import ConfigError
 
 
 def lwf(scene: Scene) -> Hooks:
     """Add the distillation's gradient to that of each batch, past the first experience."""
-    score = scoring(scene.model, "params.lwf_alpha", "set params.lwf_alpha to 0")
+    score = _scoring(scene.model)
     meeting, since = scene.streamed.meeting, scene.streamed.after.since
     past = [task for task, first in since.items() if first < meeting.experience]
     if not past:
@@ -75,6 +78,22 @@ def distance(
     return temperature**2 * total
 
 
+def _scoring(model: ReusedModel) -> Function:
+    """Return the function that scores all classes; raises :class:`ConfigError` if there is none."""
+    task = model.task
+    if getattr(task, "protocol", "") == "task-incremental":
+        lacking = [n for n in ("all_scores", "seen_classes") if not hasattr(task, n)]
+        if lacking:
+            raise ConfigError(
+                f"params.lwf_alpha needs a task-incremental task with {' and '.join(lacking)}, "
+                f"which {type(task).__name__} has not: all_scores(model, batch) are logits of all "
+                "tasks' classes, seen_classes(tasks) their numbers; add them, or set "
+                "params.lwf_alpha to 0"
+            )
+    score: Function | None = getattr(task, "all_scores", None)
+    return score or scoring(model, "params.lwf_alpha", "set params.lwf_alpha to 0")
+
+
 def _sum(grads: Grads, more: Grads) -> list[torch.Tensor | None]:
     pairs = zip(grads, more, strict=True)
     return [a if b is None else b if a is None else a + b for a, b in pairs]
@@ -92,7 +111,7 @@ def _teacher_arrays(scene: Scene) -> tuple[Entries, Entries]:
 
 def _teacher(model: ReusedModel, arrays: Entries) -> Callable[[Batch], torch.Tensor]:
     module = copy.deepcopy(model.module).eval().requires_grad_(False)
-    score = scoring(model, "params.lwf_alpha", "set params.lwf_alpha to 0")
+    score = _scoring(model)
     module.load_state_dict(
         {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}, strict=False
     )

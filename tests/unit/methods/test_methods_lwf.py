@@ -30,9 +30,20 @@ def explicit(new: torch.Tensor, old: torch.Tensor, groups: Any, temperature: flo
     return temperature**2 * total
 
 
+class Headed(Softmax):
+    """A row is judged among its own task's classes, which its label tells here."""
+
+    def scores(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        own = torch.arange(4) - batch[1][:, None]
+        return model(batch[0]).masked_fill((own < -1) | (own > 1), -1e4)
+
+    def all_scores(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        return model(batch[0])
+
+
 @pytest.mark.parametrize("protocol", GROUPS)
 def test_the_gradient_is_that_of_loss_and_distance(protocol: str) -> None:
-    task = Softmax(mlp, protocol=protocol)
+    task = (Headed if protocol == "task-incremental" else Softmax)(mlp, protocol=protocol)
     walker = Walker(task, {"lwf_alpha": 1.5, "lwf_temperature": 3.0})
     walker.go(0)
     walker.go(1)
@@ -119,6 +130,13 @@ def test_a_task_without_scores_is_told_so() -> None:
 
     walker = Walker(Silent(), {"lwf_alpha": 1.0})
     message = r"site 'ward-0', round 1, phase 'fit': params.lwf_alpha needs a task with scores"
+    with pytest.raises(ConfigError, match=message):
+        walker.go(0)
+
+
+def test_scores_that_hide_other_tasks_are_not_distilled() -> None:
+    walker = Walker(Softmax(protocol="task-incremental"), {"lwf_alpha": 1.0})
+    message = r"params.lwf_alpha needs a task-incremental task with all_scores, which Softmax has"
     with pytest.raises(ConfigError, match=message):
         walker.go(0)
 

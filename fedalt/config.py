@@ -90,11 +90,12 @@ class Settings:
     report: str | None = None
     compare: list[str] = field(default_factory=list)
     variants: dict[str, Any] = field(default_factory=dict)
+    claim: dict[str, Any] = field(default_factory=dict)
 
 
 _TOP = tuple(item.name for item in fields(Settings))
 _SHAPES: Mapping[str, type] = {
-    **dict.fromkeys(("vars", "task", "phases", "strategy", "variants"), dict),
+    **dict.fromkeys(("vars", "task", "phases", "strategy", "variants", "claim"), dict),
     **dict.fromkeys(("evaluate", "engine", "checkpoint"), dict),
     **dict.fromkeys(("watch", "compare"), list),
 }

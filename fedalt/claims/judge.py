@@ -1,0 +1,105 @@
+"""Whether a statement holds: means over seeds, their t-intervals, and a verdict.
+
+Arms are compared seed by seed: a contrast is formed within each seed, and the interval is that
+of its mean (Student 1908). Intervals are one by one at 95 %, not all together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedalt.claims.statements import Contrast, Statement
+
+LEVEL = 0.95
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+
+Values = Mapping[str, Sequence[float]]
+"""One measure: an arm's values, one a seed, in the same order of seeds for all arms."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over ``count`` seeds and half of its 95 % t-interval; None for a single seed."""
+
+    mean: float
+    half: float | None
+    count: int
+
+    @property
+    def low(self) -> float:
+        """The lower end; the mean itself where there is no interval."""
+        return self.mean - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end; the mean itself where there is no interval."""
+        return self.mean + (self.half or 0.0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A statement's verdict, and the contrast that it rests on with its interval."""
+
+    statement: Statement
+    verdict: str
+    contrast: str
+    found: Interval
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return mean ± t(0.975, n − 1) · s / √n of values (n,)."""
+    from scipy import stats
+
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return Interval(mean, None, count)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count) if np.isfinite(mean) else math.nan
+    return Interval(mean, float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, count)
+
+
+def judge(statement: Statement, values: Values) -> Judged:
+    """Judge a statement by its measure's values.
+
+    It holds if every contrast's interval lies in the claimed range, does not hold if one lies
+    wholly outside, and is undecided else, also where a value is not finite.
+    """
+    found = [(contrast, interval(_formed(contrast, values))) for contrast in statement.contrasts]
+    verdicts = [_verdict(statement, item) for _, item in found]
+    order = {HOLDS: 0, UNDECIDED: 1, FAILS: 2}
+    # The verdict is the worst contrast's; of several equal ones, the furthest is told.
+    verdict, (contrast, shown) = max(
+        zip(verdicts, found, strict=True),
+        key=lambda pair: (order[pair[0]], abs(pair[1][1].mean) + (pair[1][1].half or 0.0)),
+    )
+    return Judged(statement, verdict, contrast.label, shown)
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """Return the verdict on a claim by those on its statements."""
+    if FAILS in verdicts:
+        return FAILS
+    return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
+
+
+def _formed(contrast: Contrast, values: Values) -> np.ndarray:
+    """Return the contrast (seeds,) within each seed."""
+    terms = [weight * np.asarray(values[arm], float) for arm, weight in contrast.weights]
+    # inf − inf is no number, and is judged as such.
+    with np.errstate(invalid="ignore"):
+        return np.sum(terms, axis=0)
+
+
+def _verdict(statement: Statement, found: Interval) -> str:
+    low, high = statement.low, statement.high
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        return UNDECIDED
+    if statement.by_mean and low <= found.mean <= high:
+        return HOLDS
+    if found.high < low or found.low > high:
+        return FAILS
+    inside = low <= found.low and found.high <= high and not statement.by_mean
+    return HOLDS if inside else UNDECIDED

@@ -114,7 +114,7 @@ def stored(folder: Path, version: str | None) -> Measured | None:
         if data["version"] != version:
             return None
         return Measured(data["values"], data["facts"], data["weights_sha256"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise FedaltError(

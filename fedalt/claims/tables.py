@@ -99,10 +99,8 @@ def write_files(outcome: Outcome, data: Mapping[str, Any], folder: Path) -> list
 
 def figure(found: Interval) -> str:
     """Write mean ± half with the digits that the half supports."""
-    if not found.half or not math.isfinite(found.half):
-        return f"{found.mean:.4g}" + (" ± 0" if found.half == 0 else "")
-    digits = _digits(found.half)
-    return f"{found.mean:.{digits}f} ± {found.half:.{digits}f}"
+    mean = _rounded(found.mean, found.half)
+    return mean if found.half is None else f"{mean} ± {_rounded(found.half, found.half)}"
 
 
 def _arms(outcome: Outcome) -> Table:
@@ -134,10 +132,10 @@ def _statements(title: str, judged: Sequence[Judged], count: int) -> Table:
     notes = []
     for item in judged:
         found = item.found
-        digits = _digits(found.half) if found.half else 4
-        wide = f"{found.low:.{digits}f} to {found.high:.{digits}f}" if count > 1 else None
+        mean, low, high = (_rounded(v, found.half) for v in (found.mean, found.low, found.high))
+        wide = f"{low} to {high}" if count > 1 else None
         verdict = item.verdict if count > 1 else f"{item.verdict} (one seed)"
-        rows.append((item.statement.text, f"{found.mean:.{digits}f}", wide, verdict))
+        rows.append((item.statement.text, mean, wide, verdict))
         if len(item.statement.contrasts) > 1:
             notes.append(f"{item.statement.text}: furthest out is {item.contrast}")
     return Table(title, STATEMENTS, tuple(rows), tuple(notes))
@@ -147,11 +145,11 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
-def _digits(half: float) -> int:
-    """Return how many decimals show two digits of an interval's half."""
-    if not math.isfinite(half):
-        return 4
-    return min(6, max(0, 1 - math.floor(math.log10(half))))
+def _rounded(value: float, half: float | None) -> str:
+    """Write a value with the decimals that show two digits of its interval's half."""
+    if not half or not math.isfinite(half):
+        return f"{value:.4g}"
+    return f"{value:.{min(6, max(0, 1 - math.floor(math.log10(half))))}f}"
 
 
 def _judged_data(item: Judged) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def test_measures_are_the_last_metrics_and_what_the_scenario_adds(
 def test_a_function_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"no function 'mesure' \(did you mean 'measure'\?\)"):
         find_measure("fedalt.scenarios.fedavg_mnist.measures:mesure")
-    with pytest.raises(ConfigError, match="claim.measure=.*No module named"):
+    with pytest.raises(ConfigError, match=r"claim.measure=.*No module named"):
         find_measure("fedalt.scenarios.nope.measures:measure")
 
 
@@ -130,7 +130,7 @@ def test_measures_of_another_version_of_the_function_are_made_again(
     monkeypatch.setattr(measures_module, "find_spec", lambda name: Spec)
     assert version_of(OWN) != version and stored(tmp_path, version_of(OWN)) is None
     (tmp_path / "measures.json").write_text("{")
-    with pytest.raises(FedaltError, match="measures.json is damaged .* delete it"):
+    with pytest.raises(FedaltError, match=r"measures.json is damaged .* delete it"):
         stored(tmp_path, version)
 
 
@@ -145,7 +145,7 @@ def test_the_outcome_in_words() -> None:
     held = outcome([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
     arms, claimed = tables(held)
     assert arms.rows == (("a", "2.0 ± 2.5"), ("b", "3.0 ± 2.5")) and arms.notes == ("data: x",)
-    assert claimed.rows == (("acc: b > a", "1.0000", "1.0000 to 1.0000", "holds"),)
+    assert claimed.rows == (("acc: b > a", "1", "1 to 1", "holds"),)
     assert verdict_line(held) == "the claim holds: 1 of 1 statements hold"
     broken = outcome([2.0, 3.0], [1.0, 2.0])
     assert verdict_line(broken) == "the claim does not hold: 0 of 1 statements hold, 1 do not"

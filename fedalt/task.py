@@ -73,6 +73,12 @@ class StreamTask(GradientTask, Protocol):
     ``task-incremental`` (classes of its own for each task, which is known at test time) or
     ``class-incremental`` (the same, and not known); van de Ven and Tolias 2019
     (arXiv:1904.07734). ``site_data`` is all of a site's data, as for any task.
+
+    Three more are asked of it only by distillation: ``scores(model, batch)``, the outputs (n,
+    outputs) that the loss is made of; ``seen_classes(tasks)``, which of the outputs belong to
+    some tasks; and, where ``scores`` hides the outputs of other tasks, ``all_scores``, which
+    does not. One more is asked for by evaluation: ``site_eval_slices(site)``, a task's number as
+    text to where its rows lie in ``site_eval_data(site)``.
     """
 
     @property

@@ -69,7 +69,8 @@ def read_stream(stream: StreamView, site: SiteContext) -> Streamed:
 def batch_of(site: SiteContext, rows: Mapping[int, np.ndarray]) -> tuple[torch.Tensor, ...]:
     """Return rows of several tasks as one batch, task after task."""
     task = stream_task(site)
-    parts = [task.task_data(site.site, number, chosen) for number, chosen in rows.items()]
+    # Copies: rows out of a client's state are read-only, which torch warns of.
+    parts = [task.task_data(site.site, n, np.array(chosen)) for n, chosen in rows.items()]
     for number, (part, chosen) in enumerate(zip(parts, rows.values(), strict=True)):
         if any(len(tensor) != len(chosen) for tensor in part):
             raise DataError(

@@ -17,6 +17,7 @@ from fedalt.data.partitions import (
     pathological,
     sorted_by,
 )
+from fedalt.data.shakespeare import RoleSet, load_shakespeare
 from fedalt.data.shuttle import load_shuttle
 from fedalt.data.synthetic import HEAVY_TAILED, Shape, synthetic_anomalies
 
@@ -28,6 +29,7 @@ __all__ = [
     "DataFolder",
     "ImageSet",
     "Parts",
+    "RoleSet",
     "Shape",
     "cache_folder",
     "check_partition",
@@ -41,6 +43,7 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "load_nsl_kdd",
+    "load_shakespeare",
     "load_shuttle",
     "partition",
     "pathological",

@@ -22,7 +22,14 @@ from fedalt.alternation.site import Site
 from fedalt.data import ImageSet, load_fashion_mnist, load_mnist
 from fedalt.errors import ConfigError, DataError, nearest
 from fedalt.scenarios.continual_power_law import rows as dealt
-from fedalt.scenarios.continual_power_law.judge import Batch, by_task, judge, loaded
+from fedalt.scenarios.continual_power_law.judge import (
+    Batch,
+    by_task,
+    joined,
+    judge,
+    loaded,
+    sliced,
+)
 from fedalt.scenarios.continual_power_law.networks import Network, initial
 from fedalt.scenarios.continual_power_law.settings import number, whole
 from fedalt.scenarios.continual_power_law.variants import partition_rule, read_variant
@@ -163,6 +170,10 @@ class ImageStream:
         """Return a site's held-out rows of all tasks, task after task."""
         return self._all_tasks(self.parts.held, site)
 
+    def site_eval_slices(self, site: int) -> dict[str, np.ndarray]:
+        """Return where each task's rows lie in :meth:`site_eval_data`, by the task's number."""
+        return sliced(len(self._rows(self.parts.held, site, t)) for t in range(len(self.tasks)))
+
     def scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return scores (n, outputs); under task-incremental other tasks' are −10⁴."""
         scores: torch.Tensor = model(batch[0])
@@ -212,8 +223,7 @@ class ImageStream:
                 f"site {site}: its rows of all {len(chosen)} tasks take {needed / 1e9:.1f} GB at "
                 f"once; lower task.rows, or learn them by a stream"
             )
-        batches = [self._batch(rows, task) for task, rows in enumerate(chosen)]
-        return tuple(torch.cat(tensors) for tensors in zip(*batches, strict=True))
+        return joined(self._batch(rows, task) for task, rows in enumerate(chosen))
 
     def _test_batches(self) -> Iterator[tuple[int, Batch]]:
         for task in range(len(self.tasks)):

@@ -46,3 +46,18 @@ def loaded(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> nn.Module:
     """Return the model with the arrays as its state."""
     model.load_state_dict({name: torch.tensor(values) for name, values in arrays.items()})
     return model
+
+
+def sliced(counts: Iterable[int]) -> dict[str, np.ndarray]:
+    """Return the places of each task's rows where they lie task after task; none: left out."""
+    found, first = {}, 0
+    for task, count in enumerate(counts):
+        if count:
+            found[str(task)] = np.arange(first, first + count)
+        first += count
+    return found
+
+
+def joined(batches: Iterable[Batch]) -> Batch:
+    """Return batches as one, row after row."""
+    return tuple(torch.cat(tensors) for tensors in zip(*batches, strict=True))

@@ -1,0 +1,129 @@
+"""What a run on a stream shows: scores by environment, the forgetting matrix, who met what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedalt.evaluation import (
+    accuracy_matrix,
+    forgetting_matrix,
+    oldest_newest,
+    spacing_curves,
+    task_timeline,
+)
+from fedalt.runs.plots import curves
+from fedalt.runs.report import Finished, Report, Table, Value
+from fedalt.scenarios.continual_power_law.measures import StreamRun, read_run
+from fedalt.task import Task
+
+COLUMNS = {
+    "acc": "ACC",
+    "aia": "AIA",
+    "bwt": "BWT",
+    "forgetting": "forgetting",
+    "fwt": "FWT",
+    "need_weighted": "need-weighted",
+    "oldest": "oldest 3",
+    "newest": "newest 3",
+    "worst_task": "worst task",
+    "worst_client": "worst client",
+}
+NOTES = (
+    "ACC: mean accuracy on all tasks after the last experience; AIA: the mean of ACC over "
+    "experiences; BWT: change since a task was learnt; FWT: before it is learnt, against the "
+    "untrained model",
+    "need-weighted: accuracy weighted by 1/lag, as a task is needed that comes back by a power law",
+    "worst client: ACC on the held-out rows of the client that fares worst",
+)
+
+
+def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
+    """Write the tables and pictures of a run and its variants."""
+    read = {_label(name, run): read_run(task, run) for name, run in runs.items()}
+    protocol, source = getattr(task, "protocol", ""), getattr(task, "source", "")
+    title = f"{len(task.sites)} clients, {len(next(iter(read.values())).plan.tasks)} tasks"
+    tables = (
+        Table(
+            f"streams: {title}, {protocol}",
+            ("environment", *COLUMNS.values()),
+            tuple((name, *_scores(run)) for name, run in read.items()),
+            (f"data: {source}", *NOTES),
+        ),
+        _costs(read),
+    )
+    return Report(tables, _pictures(read, runs, folder))
+
+
+def _label(name: str, run: Finished) -> str:
+    """Name a run by its environment and order; a variant by its own name."""
+    if name != "main":
+        return name
+    body: Any = run.config["schedule"]
+    environment = body["stream"].get("environment", "none") if "stream" in body else "main"
+    return environment if isinstance(environment, str) else "main"
+
+
+def _scores(run: StreamRun) -> tuple[Value, ...]:
+    found = run.scores().to_dict()
+    return tuple(round(found[key], 3) if key in found else None for key in COLUMNS)
+
+
+def _costs(read: Mapping[str, StreamRun]) -> Table:
+    rows: list[tuple[Value, ...]] = []
+    for name, run in read.items():
+        kept = [site.kept() for site in run.plan.sites.values()]
+        touches = np.concatenate([c for s in run.plan.sites.values() for c in s.touches.values()])
+        rows.append(
+            (
+                name,
+                run.steps,
+                run.rows,
+                max(kept),
+                round(max(kept) * run.plan.row_bytes / 1e3, 1),
+                round(float(touches.mean()), 2),
+                int(touches.max()),
+            )
+        )
+    return Table(
+        "what it costs: work, storage and touches",
+        ("environment", "steps", "rows met", "rows kept", "kB kept", "touches", "most"),
+        tuple(rows),
+        (
+            "steps: of all clients; rows met: new and rehearsed, over clients and experiences",
+            "rows kept: the most that one client keeps of past tasks, at any time",
+            "touches: rounds in which a record is trained on, mean and most",
+        ),
+    )
+
+
+def _pictures(
+    read: Mapping[str, StreamRun], runs: Mapping[str, Finished], folder: Path
+) -> tuple[Path, ...]:
+    first = next(iter(read.values()))
+    matrices = {name: accuracy_matrix(run.matrix, run.order) for name, run in read.items()}
+    alone = {name: [matrix] for name, matrix in matrices.items()}
+    own = first.plan.sites[min(first.plan.sites)]
+    rows = np.zeros(first.matrix.shape, np.int64)
+    for experience, meeting in own.meetings.items():
+        for number, met in meeting.rows.items():
+            rows[experience, number] = len(met)
+    series = {
+        name: run.metric("server/accuracy") for name, run in zip(read, runs.values(), strict=True)
+    }
+    return (
+        forgetting_matrix(matrices, folder / "forgetting.png", title="accuracy by task"),
+        spacing_curves(alone, folder / "spacing.png", title="what is left of a task"),
+        oldest_newest(alone, folder / "oldest_newest.png", title="after the last experience"),
+        task_timeline(
+            first.plan.new_tasks(),
+            folder / "timeline.png",
+            tasks=len(first.plan.tasks),
+            rows=rows,
+            title="which task which client met when",
+        ),
+        curves(series, folder / "accuracy.png", "accuracy", "mean of all tasks, by round"),
+    )

@@ -52,7 +52,7 @@ class Judged:
 
 def interval(values: Sequence[float]) -> Interval:
     """Return mean ± t(0.975, n − 1) · s / √n of values (n,)."""
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]
 
     count, mean = len(values), float(np.mean(values))
     if count < 2:
@@ -85,12 +85,12 @@ def overall(verdicts: Sequence[str]) -> str:
     return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNDECIDED
 
 
-def _formed(contrast: Contrast, values: Values) -> np.ndarray:
-    """Return the contrast (seeds,) within each seed."""
+def _formed(contrast: Contrast, values: Values) -> list[float]:
+    """Return the contrast within each seed."""
     terms = [weight * np.asarray(values[arm], float) for arm, weight in contrast.weights]
     # inf − inf is no number, and is judged as such.
     with np.errstate(invalid="ignore"):
-        return np.sum(terms, axis=0)
+        return [float(value) for value in np.sum(terms, axis=0)]
 
 
 def _verdict(statement: Statement, found: Interval) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedalt.claims.statements import Contrast, Statement
+from fedalt.evaluation import intervals
 
 LEVEL = 0.95
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -52,13 +53,14 @@ class Judged:
 
 def interval(values: Sequence[float]) -> Interval:
     """Return mean ± t(0.975, n − 1) · s / √n of values (n,)."""
-    from scipy import stats  # type: ignore[import-untyped]
-
-    count, mean = len(values), float(np.mean(values))
-    if count < 2:
-        return Interval(mean, None, count)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count) if np.isfinite(mean) else math.nan
-    return Interval(mean, float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error, count)
+    if len(values) < 2:
+        return Interval(float(values[0]), None, 1)
+    if not np.isfinite(values).all():
+        # There a value that is no number is left out; here it leaves nothing to be said.
+        return Interval(math.nan, math.nan, len(values))
+    found = intervals.interval(values, level=LEVEL)
+    mean = float(found.mean)
+    return Interval(mean, float(found.high) - mean, len(values))
 
 
 def judge(statement: Statement, values: Values) -> Judged:

@@ -13,10 +13,14 @@ from fedalt.runs.events import Event, Sink
 
 
 class Bars:
-    """A progress bar for each run of a simulation, fed by the event log."""
+    """A progress bar for each run of a simulation, fed by the event log.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    Without ``keep`` a run that ended becomes a line above the bars: a terminal shows no more
+    bars than it has rows, and would hide the newest.
+    """
+
+    def __init__(self, progress: Progress, keep: bool = True) -> None:
+        self._progress, self._keep = progress, keep
 
     def sink(self, label: str, watch: Sequence[str] = ()) -> Sink:
         """Return a sink that draws one run; ``watch`` names the metric to show beside it."""
@@ -31,6 +35,9 @@ class Bars:
                 )
                 phases = "+".join(event["phases"])
                 self._progress.update(bar, completed=event["round"], note=f"{phases} {note}")
+            elif event["event"] == "end" and not self._keep:
+                self._progress.remove_task(bar)
+                self._progress.console.print(_ended(label, event))
             elif event["event"] == "end":
                 done, note = event["round"], f"{event['seconds']} s"
                 self._progress.update(bar, total=done, completed=done, note=note)
@@ -48,15 +55,18 @@ class Lines:
             if event["event"] == "begin" and event["round"]:
                 print(f"{label}: goes on after round {event['round']}", file=sys.stderr)
             elif event["event"] == "end":
-                text = f"{label}: {event['round']} rounds in {event['seconds']} s"
-                print(text, file=sys.stderr, flush=True)
+                print(_ended(label, event), file=sys.stderr, flush=True)
 
         return hear
 
 
+def _ended(label: str, event: Event) -> str:
+    return f"{label}: {event['round']} rounds in {event['seconds']} s"
+
+
 @contextmanager
-def bars(enabled: bool) -> Iterator[Bars | Lines]:
-    """Show progress on standard error while the body runs."""
+def bars(enabled: bool, keep: bool = True) -> Iterator[Bars | Lines]:
+    """Show progress on standard error while the body runs; ``keep`` the bars of ended runs."""
     if enabled and not sys.stderr.isatty():
         yield Lines()
         return
@@ -69,4 +79,4 @@ def bars(enabled: bool) -> Iterator[Bars | Lines]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console(stderr=True), disable=not enabled) as progress:
-        yield Bars(progress)
+        yield Bars(progress, keep)

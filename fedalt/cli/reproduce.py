@@ -109,13 +109,15 @@ def _carry_out(
         if measured is not None:
             finish(job, measured)
     left = [job for job in jobs if job.folder not in done]
-    _check(claim, left)
-    _make(jobs[0].folder.parent)
     shown = config["progress"] and not arguments.json
     if shown and done:
         print(f"{len(done)} of {len(jobs)} runs are done already", file=sys.stderr, flush=True)
+    if shown and left:
+        print(f"checking the settings of {_runs(len(left))}", file=sys.stderr, flush=True)
+    _check(claim, left)
+    _make(jobs[0].folder.parent)
     place = {job.folder: i for i, job in enumerate(jobs, 1)}
-    with bars(shown) as drawn:
+    with bars(shown, keep=False) as drawn:
 
         def watch(job: Job) -> Sink:
             arm, seed = job.stands_for[0]
@@ -130,6 +132,10 @@ def _carry_out(
             ) from None
     raise_first(failed, len(jobs))
     return done
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def _check(claim: Claim, jobs: Sequence[Job]) -> None:

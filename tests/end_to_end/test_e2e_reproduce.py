@@ -150,7 +150,8 @@ def test_a_run_that_was_begun_is_gone_on_with(command: Command) -> None:
     rounds = sorted((half / "checkpoints").glob("round-*.safetensors"))
     rounds[-1].unlink()
     told = command("reproduce", "./mine", "progress=true")
-    assert "5 of 6 runs are done already" in told.err and "goes on after round" in told.err
+    assert "5 of 6 runs are done already\nchecking the settings of 1 run\n" in told.err
+    assert "goes on after round" in told.err
     assert command("reproduce", "./mine", "--json").json() == whole
 
 

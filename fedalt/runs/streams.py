@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fedalt.alternation import Preview
+from fedalt.alternation import Phase, Preview
 from fedalt.alternation.seen import Meeting, Seen
 from fedalt.errors import ConfigError, FedaltError
 from fedalt.runs.report import Table
@@ -23,32 +23,34 @@ class SiteStream:
     """One site on its way through a stream.
 
     ``meetings`` by experience; ``touches`` by task (pool rows,) in how many rounds each record
-    of the pool is trained on.
+    of the pool is trained on; ``memory`` how many rows of past tasks a method remembers, and
+    ``revisited`` how many of the former task one reads when the next begins.
     """
 
     meetings: dict[int, Meeting] = field(default_factory=dict)
     touches: dict[int, np.ndarray] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
+    memory: int = 0
+    revisited: int = 0
 
     def kept(self) -> int:
         """Return the most rows of past tasks that it has to keep at any time.
 
         Of a task that a later experience rehearses, all of its pool: which of it will be drawn
-        is not for the site to know.
+        is not for the site to know. What a method needs may be rows that are kept anyway.
         """
         last_use = {task: e for e, m in sorted(self.meetings.items()) for task in m.rehearsed}
         sizes = {task: len(rows) for task, rows in self.seen.pools.items()}
-        return max(
-            (
-                sum(
-                    sizes[task]
-                    for task, first in self.seen.since.items()
-                    if first <= experience < last_use.get(task, -1)
-                )
-                for experience in self.meetings
-            ),
-            default=0,
-        )
+
+        def at(experience: int) -> int:
+            met = [t for t, first in self.seen.since.items() if first <= experience]
+            rehearsed = sum(sizes[t] for t in met if experience < last_use.get(t, -1))
+            last = experience == max(self.meetings)
+            newest = 0 if last else min(self.revisited, sizes[self.meetings[experience].task])
+            remembered = min(self.memory, sum(sizes[t] for t in met))
+            return max(rehearsed, newest, remembered)
+
+        return max(map(at, self.meetings), default=0)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class StreamPlan:
     sites: Mapping[int, SiteStream]
     tasks: tuple[str, ...]
     row_bytes: int
+    notes: tuple[str, ...] = ()
+    """What else touches past records, beside the schedule."""
 
     @property
     def experiences(self) -> int:
@@ -118,7 +122,10 @@ class StreamPlan:
             "streams: how often a record is trained on, in rounds",
             ("task", "sites", "rows seen", "rehearsed", "least", "mean", "most"),
             tuple(rows),
-            ("rows seen and rehearsed are means over sites; rehearsed adds up all experiences",),
+            (
+                "rows seen and rehearsed are means over sites; rehearsed adds up all experiences",
+                *self.notes,
+            ),
         )
 
     def _kept(self) -> Table:
@@ -154,21 +161,25 @@ def walk_streams(
     not.
     """
     sites: dict[int, SiteStream] = {}
+    notes: dict[str, None] = {}
     for plan in preview.rounds:
         for part in plan.parts:
             if part.phase.view.stream is None:
                 continue
             check_stream_task(task, part.phase.view.stream.tasks, part.phase.name)
+            notes |= dict.fromkeys(_notes(part.phase))
             for site in part.cohort:
                 if most_sites is None or site.index in sites or len(sites) < most_sites:
                     own = sites.setdefault(site.index, SiteStream())
+                    _remember(own, part.phase)
                     try:
                         _meet(own, part.phase.view.stream, site.index, root, task)
                     except FedaltError as error:
                         raise type(error)(f"round {plan.round}, '{site.name}': {error}") from error
     if not sites:
         return None
-    return StreamPlan(dict(sorted(sites.items())), tuple(task.tasks), _row_bytes(task, sites))
+    in_order = dict(sorted(sites.items()))
+    return StreamPlan(in_order, tuple(task.tasks), _row_bytes(task, sites), tuple(notes))
 
 
 def check_stream_task(task: Any, numbers: tuple[int, ...], phase: str) -> None:
@@ -184,6 +195,28 @@ def check_stream_task(task: Any, numbers: tuple[int, ...], phase: str) -> None:
             f"phase '{phase}': the stream names task {max(numbers)}, but the task has {count} "
             f"(0 to {count - 1}); lower schedule.stream.tasks or raise task.tasks"
         )
+
+
+def _remember(own: SiteStream, phase: Phase) -> None:
+    """Note what a phase's methods keep of past tasks: a memory, the former task's rows."""
+    sizes = [int(phase.params.get(f"{name}_memory", 0) or 0) for name in ("replay", "agem")]
+    own.memory = max(own.memory, *sizes)
+    if phase.params.get("ewc_lambda"):
+        own.revisited = int(phase.params.get("fisher_rows", 0) or 0) or 2**62
+
+
+def _notes(phase: Phase) -> Iterator[str]:
+    """Say which methods of a phase touch records of past tasks that no experience holds."""
+    if phase.params.get("ewc_lambda"):
+        count = int(phase.params.get("fisher_rows", 0) or 0)
+        rows = f"up to {count} rows" if count else "all rows"
+        yield f"EWC reads {rows} of a task once more when the next begins: not counted here"
+    for name, key in (("experience replay", "replay_memory"), ("A-GEM", "agem_memory")):
+        if phase.params.get(key):
+            yield (
+                f"{name} draws from up to {phase.params[key]} remembered rows in every step: not "
+                "counted here"
+            )
 
 
 def _names(sites: list[int]) -> str:

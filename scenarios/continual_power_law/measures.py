@@ -11,7 +11,16 @@ import numpy as np
 from fedalt.alternation import preview_schedule
 from fedalt.alternation.parse import parse_schedule
 from fedalt.errors import ConfigError
-from fedalt.evaluation import Scores, clients_from_rounds, matrix_from_rounds, summary
+from fedalt.evaluation import (
+    Scores,
+    average_accuracy,
+    backward_transfer,
+    client_matrices,
+    clients_from_rounds,
+    forgetting,
+    matrix_from_rounds,
+    summary,
+)
 from fedalt.runs.report import Finished
 from fedalt.runs.streams import StreamPlan, walk_streams
 from fedalt.seeds import Seeds
@@ -52,6 +61,27 @@ class StreamRun:
             client_orders=self.plan.new_tasks() if self.clients is not None else None,
             few_steps=self.few_steps,
         )
+
+    def client_means(self) -> dict[str, float]:
+        """Return ACC, BWT and forgetting as each client sees them, means over the clients.
+
+        Where clients are at different tasks, the federation's model never stops learning any
+        of them: only to a client is a task a thing of the past.
+        """
+        if self.clients is None:
+            return {}
+        matrices = client_matrices(self.clients, self.plan.new_tasks())
+        measured = (
+            ("client_acc", average_accuracy),
+            ("client_bwt", backward_transfer),
+            ("client_forgetting", forgetting),
+        )
+        found = {name: [f(each) for each in matrices] for name, f in measured}
+        return {
+            name: float(np.mean(values))
+            for name, values in found.items()
+            if not np.isnan(values).any()
+        }
 
 
 def read_run(task: Task, run: Finished) -> StreamRun:
@@ -101,6 +131,7 @@ def measure(task: Task, run: Finished) -> dict[str, float]:
     kept = [site.kept() for site in read.plan.sites.values()]
     return {
         **read.scores().to_dict(),
+        **read.client_means(),
         "steps": float(read.steps),
         "rows": float(read.rows),
         "rows_kept": float(max(kept)),

@@ -31,13 +31,15 @@ COLUMNS = {
     "newest": "newest 3",
     "worst_task": "worst task",
     "worst_client": "worst client",
+    "client_bwt": "client BWT",
 }
 NOTES = (
     "ACC: mean accuracy on all tasks after the last experience; AIA: the mean of ACC over "
     "experiences; BWT: change since a task was learnt; FWT: before it is learnt, against the "
     "untrained model",
     "need-weighted: accuracy weighted by 1/lag, as a task is needed that comes back by a power law",
-    "worst client: ACC on the held-out rows of the client that fares worst",
+    "worst client: ACC on the held-out rows of the client that fares worst; client BWT: on the "
+    "client's own rows, since it learnt a task itself, mean over clients",
 )
 
 
@@ -68,7 +70,7 @@ def _label(name: str, run: Finished) -> str:
 
 
 def _scores(run: StreamRun) -> tuple[Value, ...]:
-    found = run.scores().to_dict()
+    found = run.scores().to_dict() | run.client_means()
     return tuple(round(found[key], 3) if key in found else None for key in COLUMNS)
 
 

@@ -164,3 +164,22 @@ def test_a_plan_refuses_what_a_run_would() -> None:
     with pytest.raises(DataError, match=r"round 1, 'site-0': .* asks for 99 new rows of task 0"):
         walk_streams(planned(stream(LEARN, 2, new=99), task), task, root=0)
     assert walk_streams(planned(repeat(LEARN, 3), task), task, root=0) is None
+
+
+def test_rows_that_methods_keep_are_counted() -> None:
+    task = ToyStream()
+
+    def kept(**params: float) -> list[int]:
+        schedule = stream(Phase("learn", params=params), 4, new=10)
+        plan = walk_streams(planned(schedule, task), task, root=3)
+        assert plan is not None
+        return [site.kept() for site in plan.sites.values()]
+
+    assert kept() == [0, 0]
+    assert kept(replay_memory=25) == [25, 25]
+    assert kept(agem_memory=1000) == [40, 40], "no more than was seen"
+    assert kept(ewc_lambda=1.0) == [10, 10], "the former task's, until the next begins"
+    assert kept(ewc_lambda=1.0, fisher_rows=4) == [4, 4]
+    schedule = stream(Phase("learn", params={"agem_memory": 5, "ewc_lambda": 1.0}), 4)
+    plan = walk_streams(planned(schedule, task), task, root=3)
+    assert plan is not None and len(plan.notes) == 2

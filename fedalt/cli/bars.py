@@ -37,7 +37,8 @@ class Bars:
                 self._progress.update(bar, completed=event["round"], note=f"{phases} {note}")
             elif event["event"] == "end" and not self._keep:
                 self._progress.remove_task(bar)
-                self._progress.console.print(_ended(label, event))
+                if not self._progress.disable:
+                    self._progress.console.print(_ended(label, event))
             elif event["event"] == "end":
                 done, note = event["round"], f"{event['seconds']} s"
                 self._progress.update(bar, total=done, completed=done, note=note)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def stretches(
     end = length - round(test * length)
     bounds = np.linspace(0, end, clients + 1).round().astype(int)
     train, held = [], []
-    for first, last in itertools.pairwise(bounds):
+    for first, last in itertools.pairwise(bounds.tolist()):
         middle = last - round(held_out * (last - first))
         train.append(_starts(first, middle, window, stride))
         held.append(_starts(middle, last, window, stride))

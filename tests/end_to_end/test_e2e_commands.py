@@ -13,7 +13,7 @@ from e2e_command import DIGITS, PCA, Command, spawn
 import fedalt
 
 COMMANDS = [
-    *((), ("simulate",), ("plan",), ("scenarios",), ("runs",)),
+    *((), ("simulate",), ("plan",), ("reproduce",), ("scenarios",), ("runs",)),
     *(("runs", verb) for verb in ("list", "show", "resume")),
 ]
 REAL = os.environ.get("FEDALT_DATA")

@@ -114,7 +114,7 @@ def test_overrides_do_what_they_say(
         ("engine.name=warp", r"engine.name='warp': must be"),
         ("engine.timeout=-1", r"engine.timeout=-1.0: must be null .* or more than 0"),
         ("checkpoint=3", r"checkpoint: entries 'name: value' expected, .* 3 \(set by"),
-        ("evaluate.foo=1", r"'evaluate.foo' \(known: clients_every, server_every\)"),
+        ("evaluate.foo=1", r"'evaluate.foo' \(known: clients_every, each, server_every\)"),
         ("watch=x", r"watch: a list such as \[a, b\] expected, but here is 'x'"),
         ("name=a/b", r"name='a/b': must be letters"),
         ("out=", r"out='': must be the folder"),

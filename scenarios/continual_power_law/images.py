@@ -31,7 +31,7 @@ from fedalt.scenarios.continual_power_law.judge import (
     sliced,
 )
 from fedalt.scenarios.continual_power_law.networks import Network, initial
-from fedalt.scenarios.continual_power_law.settings import number, whole
+from fedalt.scenarios.continual_power_law.settings import number, whole, widths
 from fedalt.scenarios.continual_power_law.variants import partition_rule, read_variant
 from fedalt.seeds import Seeds
 from fedalt.task import Arrays
@@ -49,9 +49,9 @@ class ImageStream:
     ``shuffled`` classes), a name or ``{name: …}`` with options. ``partition`` is ``iid``,
     ``dirichlet`` (``alpha``, ``min_size``) or ``pathological`` (``shards_per_client``), written
     likewise. Of each client's images the share ``held_out`` is kept to judge by; of the others
-    it trains on ``rows`` at most. ``test_rows`` are the server's. ``side`` is 14 (means of
-    2 × 2 pixels), 28 or 32 (zero-padded). ``hidden``, ``norm`` and ``dropout`` are those of
-    ``model``, ``mlp`` or ``cnn``.
+    it trains on ``rows`` at most; the server judges by ``test_rows`` at most (null: all).
+    ``side`` is 14 (means of 2 × 2 pixels), 28 or 32 (zero-padded). ``hidden``, ``norm`` and
+    ``dropout`` are those of ``model``, ``mlp`` or ``cnn``.
 
     Raises :class:`ConfigError` naming the setting that does not fit.
     """
@@ -82,7 +82,7 @@ class ImageStream:
                 whole(value, f"task.{key}", 1)
         if not 0.0 <= number(held_out, "task.held_out") < 1.0:
             raise ConfigError(f"task.held_out is {held_out}, but must lie in [0, 1)")
-        self._network = Network(model, tuple(hidden), norm, dropout)
+        self._network = Network(model, tuple(widths(hidden, "task.hidden")), norm, dropout)
         rule = partition_rule(partition)
         images, seeds = _load(data, root), Seeds(seed)
         dealt.check_images(images, side)

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedalt.alternation.block import Block
 from fedalt.errors import ConfigError, nearest
-from fedalt.scenarios.continual_power_law.settings import number, whole
+from fedalt.scenarios.continual_power_law.settings import number
 from fedalt.seeds import Seeds
 
 MODELS = ("mlp", "cnn")
@@ -36,8 +36,6 @@ class Network:
         for key, value, known in (("model", self.name, MODELS), ("norm", self.norm, NORMS)):
             if value not in known:
                 raise ConfigError(f"task.{key}: unknown {key} '{value}'{nearest(value, known)}")
-        for place, width in enumerate(self.hidden):
-            whole(width, f"task.hidden[{place}]", 1)
         if not 0.0 <= number(self.dropout, "task.dropout") < 1.0:
             raise ConfigError(f"task.dropout is {self.dropout}, but must lie in [0, 1)")
 

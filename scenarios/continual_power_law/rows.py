@@ -33,8 +33,7 @@ def client_rows(
 ) -> ClientRows:
     """Partition rows among clients, hold out a share of each part, and cap the rest at ``rows``.
 
-    A client keeps at least one row to train on. Raises :class:`ConfigError` where no client has
-    as many rows as asked.
+    A client keeps at least one row to train on; with fewer than ``rows`` it trains on all.
     """
     name, options = rule
     parts = partition(name, clients, seeds.at("partition").numpy(), labels=labels, **options)
@@ -44,22 +43,14 @@ def client_rows(
         apart = min(round(held_out * len(part)), len(part) - 1)
         held.append(np.sort(shuffled[:apart]))
         train.append(np.sort(shuffled[apart:][:rows]))
-    most = max(map(len, train))
-    if rows is not None and rows > most:
-        raise ConfigError(
-            f"task.rows is {rows}, but no client has more than {most} to train on: {clients} "
-            f"clients share {len(labels)} rows, of which {held_out:g} are held out"
-        )
     return ClientRows(tuple(train), tuple(held))
 
 
-def server_rows(count: int, wanted: int | None, seeds: Seeds) -> np.ndarray:
-    """Draw the server's test rows, ascending; ``None`` takes all."""
-    if wanted is None or wanted == count:
+def server_rows(count: int, most: int | None, seeds: Seeds) -> np.ndarray:
+    """Draw ``most`` of the test rows for the server, ascending; all where there are no more."""
+    if most is None or most >= count:
         return np.arange(count)
-    if wanted > count:
-        raise ConfigError(f"task.test_rows is {wanted}, but there are {count} test images")
-    return np.sort(seeds.numpy().choice(count, wanted, replace=False))
+    return np.sort(seeds.numpy().choice(count, most, replace=False))
 
 
 def pixels(images: np.ndarray, side: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedalt.errors import ConfigError, nearest
@@ -48,6 +48,18 @@ def number(value: Any, where: str) -> float:
     if not good or not abs(value) < float("inf"):
         raise ConfigError(f"{where} is {value!r}, expected a finite number")
     return float(value)
+
+
+def listed(value: Any, where: str) -> list[Any]:
+    """Return a list of values; a text or a single value is none."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+        raise ConfigError(f"{where} is {value!r}, expected a list")
+    return list(value)
+
+
+def widths(value: Any, where: str) -> list[int]:
+    """Return a list of whole numbers from 1 on."""
+    return [whole(v, f"{where}[{place}]", 1) for place, v in enumerate(listed(value, where))]
 
 
 def _check_type(where: str, option: Any, default: Any) -> None:

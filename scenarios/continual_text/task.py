@@ -29,7 +29,7 @@ from fedalt.scenarios.continual_power_law.judge import (
     loaded,
     sliced,
 )
-from fedalt.scenarios.continual_power_law.settings import number, whole
+from fedalt.scenarios.continual_power_law.settings import listed, number, whole, widths
 from fedalt.scenarios.continual_text.windows import ALPHABET, Stretches, encode, stretches, windows
 from fedalt.seeds import Seeds
 from fedalt.task import Arrays
@@ -74,7 +74,7 @@ class RoleStream:
         whole(stride, "task.stride", 1)
         self._window = window
         self._widths = [whole(embedding, "task.embedding", 1)]
-        self._widths += [whole(w, f"task.hidden[{i}]", 1) for i, w in enumerate(hidden)]
+        self._widths += widths(hidden, "task.hidden")
         shares = (_share(held_out, "held_out"), _share(test, "test"))
         if not shares[1]:
             raise ConfigError("task.test is 0, but the server needs text to judge by")
@@ -86,9 +86,6 @@ class RoleStream:
             stretches(len(codes), role, clients, window, stride, shares)
             for role, codes in zip(self._names, self._codes, strict=True)
         ]
-        if all(len(starts) < (rows or 0) for part in self.parts for starts in part.train):
-            most = max(len(starts) for part in self.parts for starts in part.train)
-            raise ConfigError(f"task.rows is {rows}, but no client has over {most} of any role")
         self.parts = [
             _thinned(part, rows, test_rows, Seeds(seed).at("rows", task))
             for task, part in enumerate(self.parts)
@@ -220,6 +217,7 @@ def _share(value: float, key: str) -> float:
 def _roles(found: RoleSet, tasks: int, roles: Sequence[str] | None) -> tuple[str, ...]:
     if roles is None:
         return tuple(found.largest(tasks))
+    roles = listed(roles, "task.roles")
     for place, role in enumerate(roles):
         if role not in found.speeches:
             raise ConfigError(f"task.roles: no role '{role}'{nearest(role, found.speeches)}")

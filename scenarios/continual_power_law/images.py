@@ -209,7 +209,8 @@ class ImageStream:
                 f"site {site}: there is no task {task}, only 0 to {len(self.tasks) - 1}"
             )
         part = parts[site]
-        return part[self._variant.rows_of(self._labels[part], task)]
+        own: np.ndarray = part[self._variant.rows_of(self._labels[part], task)]
+        return own
 
     def _batch(self, rows: np.ndarray, task: int) -> Batch:
         images = self._pixels.index_select(0, torch.from_numpy(rows))

@@ -104,4 +104,4 @@ def split_classes(
     if shuffled:
         order = seeds.numpy().permutation(count).tolist()
     width = count // tasks
-    return tuple(tuple(order[t * width : (t + 1) * width]) for t in range(tasks))
+    return tuple(tuple(sorted(order[t * width : (t + 1) * width])) for t in range(tasks))

@@ -47,6 +47,8 @@ def test_rotations_are_those_of_scipy(side: int) -> None:
         wanted = [ndimage.rotate(image, angle, reshape=False, order=1) for image in images]
         found = turn(torch.from_numpy(images.reshape(7, -1)), task)
         assert found.dtype == torch.float32
+        assert float(turn(torch.ones(1, side * side), task).max()) == pytest.approx(1.0)
+        assert float(turn(torch.ones(1, side * side), task).max()) <= 1.0
         np.testing.assert_allclose(found.numpy(), np.stack(wanted).reshape(7, -1), atol=1e-5)
 
 

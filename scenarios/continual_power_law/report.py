@@ -10,11 +10,14 @@ import numpy as np
 
 from fedalt.evaluation import (
     accuracy_matrix,
+    average_accuracy,
+    client_matrices,
     forgetting_matrix,
     oldest_newest,
     spacing_curves,
     task_timeline,
 )
+from fedalt.runs.files import write_json
 from fedalt.runs.plots import curves
 from fedalt.runs.report import Finished, Report, Table, Value
 from fedalt.scenarios.continual_power_law.measures import StreamRun, read_run
@@ -57,6 +60,7 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
         ),
         _costs(read),
     )
+    write_json(folder / "matrices.json", {name: _matrices(run) for name, run in read.items()})
     return Report(tables, _pictures(read, runs, folder))
 
 
@@ -72,6 +76,21 @@ def _label(name: str, run: Finished) -> str:
 def _scores(run: StreamRun) -> tuple[Value, ...]:
     found = run.scores().to_dict() | run.client_means()
     return tuple(round(found[key], 3) if key in found else None for key in COLUMNS)
+
+
+def _matrices(run: StreamRun) -> dict[str, Any]:
+    """Return R of the global model and of each client as plain data; None: not measured."""
+    clients = None if run.clients is None else [_plain(each) for each in run.clients]
+    return {
+        "new_tasks": run.plan.new_tasks().tolist(),
+        "global": _plain(run.matrix),
+        "initial": run.initial.tolist(),
+        "clients": clients,
+    }
+
+
+def _plain(matrix: np.ndarray) -> list[list[float | None]]:
+    return [[None if np.isnan(v) else round(float(v), 4) for v in row] for row in matrix]
 
 
 def _costs(read: Mapping[str, StreamRun]) -> Table:
@@ -116,8 +135,18 @@ def _pictures(
     series = {
         name: run.metric("server/accuracy") for name, run in zip(read, runs.values(), strict=True)
     }
+    clients = ()
+    if first.clients is not None and len(first.clients) > 1:
+        each = client_matrices(first.clients, first.plan.new_tasks())
+        order = np.argsort([average_accuracy(matrix) for matrix in each])
+        some = {
+            f"client {k}, {word}": each[k] for k, word in ((order[0], "worst"), (order[-1], "best"))
+        }
+        title = f"accuracy by task on clients' own rows: {next(iter(read))}"
+        clients = (forgetting_matrix(some, folder / "clients.png", title=title),)
     return (
         forgetting_matrix(matrices, folder / "forgetting.png", title="accuracy by task"),
+        *clients,
         spacing_curves(alone, folder / "spacing.png", title="what is left of a task"),
         oldest_newest(alone, folder / "oldest_newest.png", title="after the last experience"),
         task_timeline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -23,8 +24,12 @@ def test_a_run_tells_scores_costs_and_pictures(command: Command) -> None:
     (run,) = command.runs()
     pictures = {path.name for path in (run / "report").glob("*.png")}
     assert pictures == {
-        *("forgetting.png", "spacing.png", "oldest_newest.png", "timeline.png", "accuracy.png"),
+        *("forgetting.png", "clients.png", "spacing.png", "oldest_newest.png", "timeline.png"),
+        "accuracy.png",
     }
+    matrices = json.loads((run / "report" / "matrices.json").read_text(encoding="utf-8"))
+    assert np.shape(matrices["shift"]["clients"]) == (3, 4, 4)
+    assert matrices["shift"]["new_tasks"][1] == [1, 2, 3, 0]
     shown = command("runs", "show", run.name, "--json").json()
     scores, costs = shown["tables"]
     acc = dict(

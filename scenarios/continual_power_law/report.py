@@ -135,7 +135,7 @@ def _pictures(
     series = {
         name: run.metric("server/accuracy") for name, run in zip(read, runs.values(), strict=True)
     }
-    clients = ()
+    clients: tuple[Path, ...] = ()
     if first.clients is not None and len(first.clients) > 1:
         each = client_matrices(first.clients, first.plan.new_tasks())
         order = np.argsort([average_accuracy(matrix) for matrix in each])

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from federations import settings
+from federations import federate, settings
 from stream_tasks import ToyStream
 
-from fedalt.alternation import Phase, StreamView, View
+from fedalt.alternation import Phase, StreamView, View, parse_schedule, preview_schedule
 from fedalt.clients.kernels.base import Order, SiteContext
 from fedalt.clients.kernels.evaluate import EvaluateKernel
 from fedalt.errors import ConfigError
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.report import finished
 from fedalt.runs.simulate import simulate
+from fedalt.runs.streams import walk_streams
 from fedalt.seeds import Seeds
 
 
@@ -81,3 +83,41 @@ def test_a_run_tells_what_every_client_measured_and_the_steps_taken(tmp_path: Pa
     # Two clients, two steps each: 20 new rows in batches of 10, rehearsal or not.
     assert [event["steps"] for event in run.rounds] == [{"learn": 4}] * 3
     assert "num-examples" not in json.dumps(run.clients)
+
+
+def test_the_plan_counts_exactly_the_records_that_a_run_trains_on(tmp_path: Path) -> None:
+    """Sampled clients, several passes, own orders and environments: record by record."""
+    learn = {"batch_size": 8, "clients": {"mode": "fixed", "count": 3}, "params": {"lr": 0.1}}
+    body = {
+        "of": {"chain": ["learn", "learn"]}, "tasks": 6, "new": 20, "rounds": 2,
+        "rehearsal": 0.5, "order": "shuffle", "environment": ["inverse_lag", "uniform"],
+    }
+    task, trained = ToyStream(tasks=6, rows=(30,) * 8), Counter[tuple[int, int, int]]()
+    schedule = parse_schedule({"learn": learn}, {"stream": body})
+    preview = preview_schedule(schedule, Seeds(0).at("schedule"), task.sites, 100)
+    plan = walk_streams(preview, task, 0)
+    assert plan is not None
+    planned = Counter(
+        {
+            (site, number, int(row)): int(times)
+            for site, own in plan.sites.items()
+            for number, counts in own.touches.items()
+            for row, times in zip(own.seen.pools[number], counts, strict=True)
+        }
+    )
+    read = task.task_data
+
+    def spied(site: int, number: int, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
+        trained.update((site, number, int(row)) for row in rows)
+        return read(site, number, rows)
+
+    task.task_data = spied  # type: ignore[method-assign]
+    engine = {**settings()["engine"], "mode": "sequential"}
+    judged = {"clients_every": 0, "server_every": 0, "each": False}
+    federate(
+        task,
+        tmp_path / "run",
+        rounds=100, phases={"learn": learn}, schedule={"stream": body},
+        engine=engine, evaluate=judged,
+    )
+    assert trained == planned and max(planned.values()) > 4

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fedalt.errors import ConfigError, DataError
+from fedalt.errors import DataError
 
 Rounds = Sequence[Mapping[str, Any]]
 """Events with a round's number, as :attr:`fedalt.runs.report.Finished.rounds` has them."""
+Experiences = Sequence[Sequence[int]]
+"""The numbers of the rounds of each experience."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,53 +26,56 @@ class ClientMatrices:
 
 def matrix_from_rounds(
     rounds: Rounds,
-    rounds_per_experience: int,
+    experiences: Experiences,
     *,
     prefix: str = "server/accuracy/",
     tasks: int | None = None,
-    first: int = 1,
 ) -> np.ndarray:
-    """Return R (experiences, tasks) from the last round of each experience.
+    """Return R (experiences, tasks) from the last round of each experience that was measured.
 
-    Accuracy on task j is the metric ``prefix`` + j; a task without one is NaN. ``tasks`` is
-    their number (default: the highest found, plus one), ``first`` the round in which the
-    stream begins. Rounds after the last whole experience are left out. Raises
-    :class:`DataError` for an experience of which nothing was measured, or a task out of range.
+    ``experiences`` holds the numbers of each one's rounds. Accuracy on task j is the metric
+    ``prefix`` + j; a task without one is NaN, and so is an experience in which nothing was
+    measured. ``tasks`` is their number (default: the highest found, plus one). Raises
+    :class:`DataError` where nothing was measured at all, or a task out of range was.
     """
-    ends = _ends(rounds, rounds_per_experience, first)
-    found = [_accuracies(event["metrics"], prefix, f"round {event['round']}") for event in ends]
-    for experience, (event, row) in enumerate(zip(ends, found, strict=True)):
-        if not row:
-            raise _unmeasured(event, experience, f"metric '{prefix}0', '{prefix}1', …")
+    by_number = {
+        int(event["round"]): _accuracies(event["metrics"], prefix, f"round {event['round']}")
+        for event in rounds
+    }
+    found = [_last(by_number, numbers) for numbers in experiences]
+    if not any(found):
+        raise _unmeasured(f"metric '{prefix}0', '{prefix}1', …", "evaluate.server_every")
     return _table(found, _count(found, tasks))
 
 
 def clients_from_rounds(
     rounds: Rounds,
-    rounds_per_experience: int,
+    experiences: Experiences,
     *,
     field: str = "sites",
     prefix: str = "accuracy/",
     tasks: int | None = None,
-    first: int = 1,
 ) -> ClientMatrices:
-    """Return every client's R from the last round of each experience.
+    """Return every client's R from the last round of each experience that was measured.
 
-    ``rounds`` are those of ``Finished.clients``: in each, ``field`` is a mapping of sites to their
+    ``rounds`` are a run's events ``clients``: in each, ``field`` is a mapping of sites to their
     metrics, ``{site: {"accuracy/3": 0.8}}``; a site that is missing from it is NaN there. The
     rest as in :func:`matrix_from_rounds`.
     """
-    ends = _ends(rounds, rounds_per_experience, first)
-    by_end: list[dict[str, dict[int, float]]] = []
-    for experience, event in enumerate(ends):
-        row = _by_site(event, field, prefix)
-        if not any(row.values()):
-            raise _unmeasured(event, experience, f"'{field}' with '{prefix}0', '{prefix}1', …")
-        by_end.append(row)
+    by_number = {int(event["round"]): _by_site(event, field, prefix) for event in rounds}
+    measured = {n: row for n, row in by_number.items() if any(row.values())}
+    by_end = [_last(measured, numbers) for numbers in experiences]
+    if not any(by_end):
+        raise _unmeasured(f"'{field}' with '{prefix}0', '{prefix}1', …", "evaluate.clients_every")
     names = sorted({name for row in by_end for name in row}, key=_natural)
     count = _count((each for row in by_end for each in row.values()), tasks)
     values = [_table([row.get(name, {}) for row in by_end], count) for name in names]
     return ClientMatrices(tuple(names), np.stack(values))
+
+
+def _last(measured: Mapping[int, Mapping[Any, Any]], numbers: Sequence[int]) -> Mapping[Any, Any]:
+    """Return what the last of some rounds measured, of those that measured anything."""
+    return next((measured[n] for n in sorted(numbers, reverse=True) if measured.get(n)), {})
 
 
 def _by_site(event: Mapping[str, Any], field: str, prefix: str) -> dict[str, dict[int, float]]:
@@ -83,27 +88,6 @@ def _by_site(event: Mapping[str, Any], field: str, prefix: str) -> dict[str, dic
             )
         found[str(site)] = _accuracies(metrics, prefix, f"{where}, site {site}")
     return found
-
-
-def _ends(rounds: Rounds, per_experience: int, first: int) -> list[Mapping[str, Any]]:
-    """Return the last round of each whole experience."""
-    if per_experience < 1 or first < 0:
-        raise ConfigError(
-            f"rounds_per_experience is {per_experience} and first is {first}, but must be at "
-            "least 1 and 0"
-        )
-    by_number = {int(event["round"]): event for event in rounds}
-    count = max(0, max(by_number, default=0) - first + 1) // per_experience
-    if not count:
-        raise DataError(
-            f"no experience is complete: there are {len(by_number)} rounds, but one takes "
-            f"{per_experience} from round {first} on"
-        )
-    numbers = [first + (e + 1) * per_experience - 1 for e in range(count)]
-    for experience, number in enumerate(numbers):
-        if number not in by_number:
-            raise DataError(f"round {number}, the last of experience {experience}, is missing")
-    return [by_number[number] for number in numbers]
 
 
 def _accuracies(metrics: Mapping[str, Any], prefix: str, where: str) -> dict[int, float]:
@@ -138,11 +122,8 @@ def _table(rows: Sequence[Mapping[int, float]], tasks: int) -> np.ndarray:
     return table
 
 
-def _unmeasured(event: Mapping[str, Any], experience: int, what: str) -> DataError:
-    return DataError(
-        f"round {event['round']}, the last of experience {experience}, has no {what}; evaluate "
-        "at least in the last round of every experience"
-    )
+def _unmeasured(what: str, setting: str) -> DataError:
+    return DataError(f"no round has {what}; set {setting} to 1, or to the rounds of an experience")
 
 
 def _natural(name: str) -> tuple[int, int, str]:

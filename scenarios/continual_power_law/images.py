@@ -14,22 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from fedalt.alternation.block import Block
 from fedalt.alternation.lazy_sites import LazySites
 from fedalt.alternation.site import Site
 from fedalt.data import ImageSet, load_fashion_mnist, load_mnist
 from fedalt.errors import ConfigError, DataError, nearest
+from fedalt.scenarios.continual_power_law import judge as judging
 from fedalt.scenarios.continual_power_law import rows as dealt
-from fedalt.scenarios.continual_power_law.judge import (
-    Batch,
-    by_task,
-    joined,
-    judge,
-    loaded,
-    sliced,
-)
+from fedalt.scenarios.continual_power_law.judge import Batch, joined, sliced
 from fedalt.scenarios.continual_power_law.networks import Network, initial
 from fedalt.scenarios.continual_power_law.settings import number, whole, widths
 from fedalt.scenarios.continual_power_law.variants import partition_rule, read_variant
@@ -152,12 +145,7 @@ class ImageStream:
         for a task or rows that the site has not.
         """
         own = self._rows(self.parts.train, site, task)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(own):
-            raise DataError(
-                f"site {site}: rows {rows.min()} to {rows.max()} asked of task {task} "
-                f"('{self.tasks[task]}'), of which it has {len(own)}"
-            )
-        return self._batch(own[rows], task)
+        return self._batch(dealt.picked(own, rows, site, task, self.tasks[task]), task)
 
     def site_data(self, site: int) -> Batch:
         """Return a site's training rows of all tasks, task after task.
@@ -184,15 +172,11 @@ class ImageStream:
         self, model: nn.Module, batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Return the mean cross-entropy, and the accuracy."""
-        scores = self.scores(model, batch)
-        correct = (scores.detach().argmax(1) == batch[1]).float().mean()
-        return functional.cross_entropy(scores, batch[1]), {"accuracy": correct}
+        return judging.cross_entropy(self.scores(model, batch), batch[1])
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Judge a model on the server's test rows: the mean over tasks, and each task's own."""
-        found = judge(loaded(self.model(), arrays), self.scores, self._test_batches())
-        accuracy, loss = np.mean(list(found.values()), axis=0).tolist()
-        return {"accuracy": accuracy, "loss": loss, **by_task(found, "accuracy", 0)}
+        return judging.server_scores(self, arrays, self._test_batches())
 
     def site_scores(self, site: int, arrays: Arrays) -> dict[str, float]:
         """Judge a model on a site's held-out rows: ``accuracy/<task>`` where it has any."""
@@ -200,14 +184,11 @@ class ImageStream:
             (task, self._batch(self._rows(self.parts.held, site, task), task))
             for task in range(len(self.tasks))
         )
-        return by_task(judge(loaded(self.model(), arrays), self.scores, batches), "accuracy", 0)
+        return judging.site_scores(self, arrays, batches)
 
     def _rows(self, parts: Sequence[np.ndarray], site: int, task: int) -> np.ndarray:
         """Return a site's rows of a task as rows of the training set."""
-        if not 0 <= task < len(self.tasks):
-            raise DataError(
-                f"site {site}: there is no task {task}, only 0 to {len(self.tasks) - 1}"
-            )
+        dealt.check_task(site, task, len(self.tasks))
         part = parts[site]
         own: np.ndarray = part[self._variant.rows_of(self._labels[part], task)]
         return own

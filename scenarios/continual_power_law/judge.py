@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,41 @@ from torch.nn import functional
 Batch = tuple[torch.Tensor, ...]
 Scores = Callable[[nn.Module, Batch], torch.Tensor]
 _BATCH = 2000
+
+
+class Scored(Protocol):
+    """A task that can be judged: a model, and its scores of a batch."""
+
+    def model(self) -> nn.Module:
+        """Build the model."""
+
+    def scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return scores (n, outputs)."""
+
+
+def cross_entropy(
+    scores: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+    """Return the mean cross-entropy of scores (n, outputs) in nats, and the accuracy."""
+    correct = (scores.detach().argmax(1) == labels).float().mean()
+    return functional.cross_entropy(scores, labels), {"accuracy": correct}
+
+
+def server_scores(
+    task: Scored, arrays: Mapping[str, np.ndarray], batches: Iterable[tuple[int, Batch]]
+) -> dict[str, float]:
+    """Judge a model: means of accuracy and loss over tasks, and both for each task."""
+    found = judge(loaded(task.model(), arrays), task.scores, batches)
+    accuracy, loss = np.mean(list(found.values()), axis=0).tolist()
+    own = {**by_task(found, "accuracy", 0), **by_task(found, "loss", 1)}
+    return {"accuracy": accuracy, "loss": loss, **own}
+
+
+def site_scores(
+    task: Scored, arrays: Mapping[str, np.ndarray], batches: Iterable[tuple[int, Batch]]
+) -> dict[str, float]:
+    """Judge a model on a site's held-out rows: ``accuracy/<task>`` where it has any."""
+    return by_task(judge(loaded(task.model(), arrays), task.scores, batches), "accuracy", 0)
 
 
 @torch.no_grad()

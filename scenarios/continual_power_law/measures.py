@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fedalt.alternation import preview_schedule
+from fedalt.alternation import RoundSchedule, StreamView, preview_schedule
 from fedalt.alternation.parse import parse_schedule
 from fedalt.errors import ConfigError
 from fedalt.evaluation import (
@@ -93,16 +93,19 @@ def read_run(task: Task, run: Finished) -> StreamRun:
     plan = walk_streams(preview, task, config["seed"])
     if plan is None:
         raise ConfigError("this report is about a stream of tasks: the schedule has none")
-    per_experience = len(run.rounds) // plan.experiences
+    numbers: list[list[int]] = [[] for _ in range(plan.experiences)]
+    for planned in preview.rounds:
+        for experience in {view.experience for view in _streams(planned)}:
+            numbers[experience].append(planned.round)
     initial = task.evaluate(task.initial_arrays(seeds.at("initial")))
     clients = None
     if run.clients:
         clients = clients_from_rounds(
-            run.clients, per_experience, prefix="accuracy/", tasks=len(plan.tasks)
+            run.clients, numbers, prefix="accuracy/", tasks=len(plan.tasks)
         ).values
     return StreamRun(
         plan=plan,
-        matrix=matrix_from_rounds(run.rounds, per_experience, tasks=len(plan.tasks)),
+        matrix=matrix_from_rounds(run.rounds, numbers, tasks=len(plan.tasks)),
         initial=np.array([initial[f"accuracy/{j}"] for j in range(len(plan.tasks))]),
         few_steps=_few_steps(run.rounds, plan),
         clients=clients,
@@ -114,6 +117,12 @@ def read_run(task: Task, run: Finished) -> StreamRun:
             for rows in meeting.rows.values()
         ),
     )
+
+
+def _streams(planned: RoundSchedule) -> Iterator[StreamView]:
+    for part in planned.parts:
+        if part.phase.view.stream is not None:
+            yield part.phase.view.stream
 
 
 def _few_steps(rounds: Sequence[Mapping[str, Any]], plan: StreamPlan) -> np.ndarray | None:

@@ -48,7 +48,16 @@ class Network:
 
     def build(self, side: int, outputs: int) -> nn.Module:
         """Build the network: images (n, side²) to scores (n, outputs)."""
-        layers, features = ([], side * side) if self.name == "mlp" else self._convolutions(side)
+        if self.name == "mlp":
+            return self.dense(side * side, outputs)
+        layers, features = self._convolutions(side)
+        return self._ended(layers, features, outputs)
+
+    def dense(self, features: int, outputs: int) -> nn.Module:
+        """Build the dense layers alone: rows (n, features) to scores (n, outputs)."""
+        return self._ended([], features, outputs)
+
+    def _ended(self, layers: list[nn.Module], features: int, outputs: int) -> nn.Module:
         for width in self.hidden:
             layers += [nn.Linear(features, width), *self._norm(width, nn.BatchNorm1d), nn.ReLU()]
             layers += [nn.Dropout(self.dropout)] if self.dropout else []

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ EXCLUDED = -1e4
 class Protocol:
     """The classes of every task, by number, and the outputs that a model has for them.
 
-    ``classes`` holds one tuple for each task, all of one length; ``count`` is the number of
-    classes that the data have.
+    ``classes`` holds one tuple for each task, of one length under domain-incremental; ``count``
+    is the number of classes that the data have.
     """
 
     name: str
@@ -45,22 +46,23 @@ class Protocol:
             raise ConfigError(
                 f"task.protocol: unknown protocol '{self.name}'{nearest(self.name, PROTOCOLS)}"
             )
-        if len(self.classes[0]) < 2 and self.name != "class-incremental":
+        if min(map(len, self.classes)) < 2 and self.name != "class-incremental":
             raise ConfigError(
                 f"task.protocol '{self.name}': a task of one class has nothing to tell apart; "
                 "take fewer tasks, or class-incremental"
             )
 
-    @property
-    def width(self) -> int:
-        """C, the number of classes of a task."""
-        return len(self.classes[0])
+    @cached_property
+    def firsts(self) -> tuple[int, ...]:
+        """The first output of each task, and behind them the number of outputs."""
+        if self.name == "domain-incremental":
+            return (*(0 for _ in self.classes), len(self.classes[0]))
+        return tuple(accumulate(map(len, self.classes), initial=0))
 
     @property
     def outputs(self) -> int:
         """The number of the model's outputs."""
-        shared = self.name == "domain-incremental"
-        return self.width if shared else self.width * len(self.classes)
+        return self.firsts[-1]
 
     @property
     def task_known(self) -> bool:
@@ -72,14 +74,22 @@ class Protocol:
         """The output (tasks, classes of the data) int64 of each class; −1: not in the task."""
         found = np.full((len(self.classes), self.count), -1, np.int64)
         for task, members in enumerate(self.classes):
-            first = 0 if self.name == "domain-incremental" else task * self.width
-            found[task, list(members)] = first + np.arange(self.width)
+            found[task, list(members)] = self.firsts[task] + np.arange(len(members))
         return found
 
     def mask(self, scores: torch.Tensor, tasks: torch.Tensor) -> torch.Tensor:
         """Return scores (n, outputs) with those of heads of other tasks (n,) at ``EXCLUDED``."""
-        head = torch.arange(self.outputs, device=scores.device) // self.width
+        output = torch.arange(self.outputs, device=scores.device)
+        head = torch.zeros_like(output)
+        # Comparisons with plain numbers, so that a traced loss holds no tensor of its own.
+        for first in self.firsts[1:-1]:
+            head = head + (output >= first)
         return scores.masked_fill(head[None, :] != tasks[:, None], EXCLUDED)
+
+    def outputs_of(self, tasks: Sequence[int]) -> np.ndarray:
+        """Return the outputs (k,) int64 that belong to any of some tasks, ascending."""
+        table = self.table[list(tasks)]
+        return np.unique(table[table >= 0])
 
 
 def shared_classes(tasks: int, count: int) -> tuple[tuple[int, ...], ...]:

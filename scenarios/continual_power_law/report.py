@@ -48,6 +48,11 @@ NOTES = (
 
 def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     """Write the tables and pictures of a run and its variants."""
+    runs = {name: run for name, run in runs.items() if _judged(run)}
+    if not runs:
+        rows: tuple[tuple[Value, ...], ...] = (("rounds without a judgement", "all"),)
+        note = "evaluate.server_every is 0, so nothing can be said of any task; set it to 1"
+        return Report((Table("streams", ("", "value"), rows, (note,)),))
     read = {_label(name, run): read_run(task, run) for name, run in runs.items()}
     protocol, source = getattr(task, "protocol", ""), getattr(task, "source", "")
     title = f"{len(task.sites)} clients, {len(next(iter(read.values())).plan.tasks)} tasks"
@@ -62,6 +67,11 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     )
     write_json(folder / "matrices.json", {name: _matrices(run) for name, run in read.items()})
     return Report(tables, _pictures(read, runs, folder))
+
+
+def _judged(run: Finished) -> bool:
+    """Say whether the server ever judged the model by task."""
+    return any("server/accuracy/0" in event["metrics"] for event in run.rounds)
 
 
 def _label(name: str, run: Finished) -> str:

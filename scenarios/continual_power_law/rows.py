@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedalt.data import ImageSet, partition
-from fedalt.errors import ConfigError
+from fedalt.errors import ConfigError, DataError
 from fedalt.seeds import Seeds
 
 SIDES = (14, 28, 32)
@@ -31,19 +31,43 @@ def client_rows(
     held_out: float,
     seeds: Seeds,
 ) -> ClientRows:
-    """Partition rows among clients, hold out a share of each part, and cap the rest at ``rows``.
+    """Partition rows among clients, hold out a share of each part, and cap the rest at ``rows``."""
+    name, options = rule
+    parts = partition(name, clients, seeds.at("partition").numpy(), labels=labels, **options)
+    return hold_out(parts, rows, held_out, seeds)
+
+
+def hold_out(
+    parts: Sequence[np.ndarray], rows: int | None, held_out: float, seeds: Seeds
+) -> ClientRows:
+    """Hold out a share of each client's rows, and cap those it trains on at ``rows``.
 
     A client keeps at least one row to train on; with fewer than ``rows`` it trains on all.
     """
-    name, options = rule
-    parts = partition(name, clients, seeds.at("partition").numpy(), labels=labels, **options)
     train, held = [], []
     for client, part in enumerate(parts):
         shuffled = seeds.at("held", client).numpy().permutation(part)
-        apart = min(round(held_out * len(part)), len(part) - 1)
+        apart = min(round(held_out * len(part)), max(0, len(part) - 1))
         held.append(np.sort(shuffled[:apart]))
         train.append(np.sort(shuffled[apart:][:rows]))
     return ClientRows(tuple(train), tuple(held))
+
+
+def picked(own: np.ndarray, rows: np.ndarray, site: int, task: int, name: str) -> np.ndarray:
+    """Return ``own[rows]``; raises :class:`DataError` for rows that the site has not."""
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(own):
+        raise DataError(
+            f"site {site}: rows {rows.min()} to {rows.max()} asked of task {task} "
+            f"('{name}'), of which it has {len(own)}"
+        )
+    found: np.ndarray = own[rows]
+    return found
+
+
+def check_task(site: int, task: int, count: int) -> None:
+    """Raise :class:`DataError` unless there is a task of this number."""
+    if not 0 <= task < count:
+        raise DataError(f"site {site}: there is no task {task}, only 0 to {count - 1}")
 
 
 def server_rows(count: int, most: int | None, seeds: Seeds) -> np.ndarray:

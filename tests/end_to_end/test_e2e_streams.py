@@ -121,3 +121,17 @@ def test_more_rehearsal_than_was_seen_is_refused_before_the_run(command: Command
     assert told.code in (2, 3), told.err
     assert re.search(r"rehearses \d+ rows .* were seen; lower rehearsal|has no rows", told.err)
     assert command.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "acc"),
+    [(("rounds=5",), True), (("rounds=1",), True), (("evaluate.server_every=3",), True),
+     (("evaluate.server_every=0",), False), (("evaluate.each=false",), True)],
+)  # fmt: skip
+def test_a_run_cut_short_or_seldom_judged_still_has_a_report(
+    command: Command, words: tuple[str, ...], acc: bool
+) -> None:
+    told = command("simulate", *SMALL, "compare=[]", *words)
+    assert told.code == 0, told.err
+    assert ("inverse_lag" in told.out) == acc
+    assert acc or "evaluate.server_every is 0" in told.out

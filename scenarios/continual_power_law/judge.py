@@ -34,12 +34,15 @@ def cross_entropy(
 
 
 def server_scores(
-    task: Scored, arrays: Mapping[str, np.ndarray], batches: Iterable[tuple[int, Batch]]
+    task: Scored,
+    arrays: Mapping[str, np.ndarray],
+    batches: Iterable[tuple[int, Batch]],
+    losses: bool = False,
 ) -> dict[str, float]:
-    """Judge a model: means of accuracy and loss over tasks, and both for each task."""
+    """Judge a model: means over tasks, and each task's own accuracy (and loss, if asked for)."""
     found = judge(loaded(task.model(), arrays), task.scores, batches)
     accuracy, loss = np.mean(list(found.values()), axis=0).tolist()
-    own = {**by_task(found, "accuracy", 0), **by_task(found, "loss", 1)}
+    own = by_task(found, "accuracy", 0) | (by_task(found, "loss", 1) if losses else {})
     return {"accuracy": accuracy, "loss": loss, **own}
 
 

@@ -14,21 +14,15 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from fedalt.alternation.block import Block
 from fedalt.alternation.lazy_sites import LazySites
 from fedalt.alternation.site import Site
 from fedalt.data import RoleSet, load_shakespeare
-from fedalt.errors import ConfigError, DataError, nearest
-from fedalt.scenarios.continual_power_law.judge import (
-    Batch,
-    by_task,
-    joined,
-    judge,
-    loaded,
-    sliced,
-)
+from fedalt.errors import ConfigError, nearest
+from fedalt.scenarios.continual_power_law import judge as judging
+from fedalt.scenarios.continual_power_law import rows as dealt
+from fedalt.scenarios.continual_power_law.judge import Batch, joined, sliced
 from fedalt.scenarios.continual_power_law.settings import listed, number, whole, widths
 from fedalt.scenarios.continual_text.windows import ALPHABET, Stretches, encode, stretches, windows
 from fedalt.seeds import Seeds
@@ -148,12 +142,7 @@ class RoleStream:
         Raises :class:`DataError` for a task or rows that the site has not.
         """
         own = self._part(site, task).train[site]
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(own):
-            raise DataError(
-                f"site {site}: rows {rows.min()} to {rows.max()} asked of task {task} "
-                f"('{self.tasks[task]}'), of which it has {len(own)}"
-            )
-        return self._batch(own[rows], task)
+        return self._batch(dealt.picked(own, rows, site, task, self.tasks[task]), task)
 
     def site_data(self, site: int) -> Batch:
         """Return a site's windows of all roles, role after role."""
@@ -176,28 +165,19 @@ class RoleStream:
         self, model: nn.Module, batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
         """Return the mean cross-entropy in nats a character, and the accuracy."""
-        scores = self.scores(model, batch)
-        correct = (scores.detach().argmax(1) == batch[1]).float().mean()
-        return functional.cross_entropy(scores, batch[1]), {"accuracy": correct}
+        return judging.cross_entropy(self.scores(model, batch), batch[1])
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
         """Judge a model on the server's windows: means over roles, and each role's own."""
         batches = self._batches(lambda part: part.test)
-        found = judge(loaded(self.model(), arrays), self.scores, batches)
-        accuracy, loss = np.mean(list(found.values()), axis=0).tolist()
-        own = {**by_task(found, "accuracy", 0), **by_task(found, "loss", 1)}
-        return {"accuracy": accuracy, "loss": loss, **own}
+        return judging.server_scores(self, arrays, batches, losses=True)
 
     def site_scores(self, site: int, arrays: Arrays) -> dict[str, float]:
         """Judge a model on the windows that a site holds out: ``accuracy/<task>``."""
-        batches = self._batches(lambda part: part.held[site])
-        return by_task(judge(loaded(self.model(), arrays), self.scores, batches), "accuracy", 0)
+        return judging.site_scores(self, arrays, self._batches(lambda part: part.held[site]))
 
     def _part(self, site: int, task: int) -> Stretches:
-        if not 0 <= task < len(self.parts):
-            raise DataError(
-                f"site {site}: there is no task {task}, only 0 to {len(self.parts) - 1}"
-            )
+        dealt.check_task(site, task, len(self.parts))
         return self.parts[task]
 
     def _batch(self, starts: np.ndarray, task: int) -> Batch:

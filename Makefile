@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # Clones on a machine without a GPU need no CUDA packages: torch is installed first, pinned.
 TORCH := torch==2.13.0
 
-.PHONY: simulate test test-all lint types proto setup bench bench-peers clean
+.PHONY: simulate test test-all lint types proto setup bench bench-peers bench-continual clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,11 @@ bench: $(STAMP)
 # The same with other simulators beside it, each in an environment of its own under .bench/.
 bench-peers: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench.py --peers $(BENCH)
+
+# Continual streams beside Avalanche, on the same rows: accuracies with paired intervals, and time.
+# CONTINUAL passes options on: make bench-continual CONTINUAL="--data fashion_mnist --seeds 3"
+bench-continual: $(STAMP)
+	$(BIN)/python tests/benchmarks/continual_avalanche.py $(CONTINUAL)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

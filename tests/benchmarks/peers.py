@@ -16,7 +16,19 @@ PEERS: dict[str, list[list[str]]] = {
     # fedjax calls jax.tree_map, which 0.5 was the last to have.
     "fedjax": [["fedjax==0.0.17", "jax==0.5.3", "jaxlib==0.5.3"]],
     "flower": [[TORCH], ["flwr[simulation]==1.41.0"]],
-}
+    # Without their dependencies, so that torch stays as it is (see torchvision_no_ops.py);
+    # then what avalanche imports, which is all it asks for but scikit-learn.
+    "avalanche": [
+        [TORCH],
+        ["--no-deps", "torchvision==0.28.0", "avalanche-lib==0.6.0"],
+        [
+            TORCH, "numpy==2.4.6", "pillow==13.0.0", "typing_extensions==4.16.0",
+            "psutil==7.2.2", "packaging==25.0", "dill==0.4.1", "tqdm==4.70.1",
+            "matplotlib==3.11.2", "torchmetrics==1.9.0", "GPUtil==1.4.0", "gdown==6.5.1",
+            "qpsolvers==4.13.0", "tensorboard==2.21.0", "wandb==0.31.0", "pytorchcv==0.0.74",
+        ],
+    ],
+}  # fmt: skip
 """What pip installs, step by step."""
 
 

@@ -1,24 +1,18 @@
 """Avalanche as a peer: its Naive and Cumulative strategies on experiences given as arrays.
 
 Runs in the peer's environment. Adam begins anew in each experience, and an experience ends
-after so many steps, as fedalt's streams have it. Models are perceptrons under the names of
-fedalt's own, so that both begin with the same weights.
+after so many steps, as fedalt's streams have it.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("WANDB_MODE", "disabled")  # avalanche imports it; nothing is logged
-
-import warnings
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-warnings.filterwarnings("ignore")
+# First, before all that imports torchvision.
+import torchvision_no_ops  # noqa: F401
 
-import torchvision_no_ops  # noqa: F401, I001  before all that imports torchvision
+# isort: split
 import numpy as np
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
@@ -64,20 +58,6 @@ class GivenBatches(Naive):
         """Read the experience's batches in their order."""
         chosen = self.batches[self.experience.current_experience]
         self.dataloader = DataLoader(self.adapted_dataset, batch_sampler=chosen)
-
-
-def perceptron(arrays: Mapping[str, np.ndarray]) -> nn.Module:
-    """Build dense layers with ReLU between them from weights ``body.0.weight`` … ``head.bias``."""
-    inner = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("body.")})
-    layers: list[nn.Module] = []
-    for place in inner:
-        out, into = arrays[f"body.{place}.weight"].shape
-        layers += [nn.Linear(into, out), nn.ReLU()]
-    out, into = arrays["head.weight"].shape
-    parts = OrderedDict(body=nn.Sequential(*layers), head=nn.Linear(into, out))
-    model = nn.Sequential(parts)
-    model.load_state_dict({name: torch.tensor(values) for name, values in arrays.items()})
-    return model
 
 
 def benchmark(train: Sequence[Rows], test: Sequence[Rows]) -> Any:

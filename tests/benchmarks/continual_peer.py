@@ -18,6 +18,7 @@ import avalanche_naive as peer
 import numpy as np
 import torch
 from avalanche.training.determinism.rng_manager import RNGManager
+from nets import perceptron
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def learn(kind: str, stream: Mapping[str, np.ndarray], lr: float, batch: int) ->
     made = peer.benchmark(train, test)
     weights = {k.partition("/")[2]: v for k, v in stream.items() if k.startswith("initial/")}
     limit = peer.Limit(int(stream["steps"]))
-    learner = peer.strategy(kind, peer.perceptron(weights), limit, lr, batch)
+    learner = peer.strategy(kind, perceptron(weights), limit, lr, batch)
     learner.batches = [batches(stream, e) for e in range(count)]
     matrix, seconds = [], 0.0
     for experience in made.train_stream:

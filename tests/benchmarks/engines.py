@@ -18,7 +18,14 @@ ROOT = HERE.parents[1]
 CORE = ("logistic", "mlp", "cnn")
 PCA = ("pca-grassmann", "pca-covariance")
 SCALE = ("scale-1000", "scale-10000", "scale-100000")
-WORKS = (*CORE, "unet", *PCA, *SCALE)
+CONTINUAL = "continual"
+WORKS = (*CORE, "unet", *PCA, *SCALE, CONTINUAL)
+OF_ITS_OWN = {
+    **{("run_fedalt.py", work): "run_fedalt_pca.py" for work in PCA},
+    ("run_fedalt.py", CONTINUAL): "run_fedalt_continual.py",
+    ("run_bare.py", CONTINUAL): "run_bare_continual.py",
+}
+"""Runners of works that are not federated averaging of images, by the engine's usual one."""
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREADS, "1")
@@ -48,7 +55,7 @@ class Engine:
 
     def run(self, work: str, rounds: int | None) -> dict[str, Any]:
         """Run once in a fresh process and return its line; raises :class:`RunFailed`."""
-        script = "run_fedalt_pca.py" if work in PCA else self.script
+        script = OF_ITS_OWN.get((self.script, work), self.script)
         command = [str(self.python()), "-W", "ignore", str(HERE / script), work, *self.options]
         if rounds:
             command += ["--rounds", str(rounds)]
@@ -78,10 +85,11 @@ ENGINES = {
         Engine("fedalt", "run_fedalt.py", WORKS),
         Engine("fedalt+FedAvg", "run_fedalt.py", CORE, options=("--strategy", "fedavg")),
         Engine("limit", "run_limit.py", CORE),
-        Engine("bare", "run_bare.py", (*CORE, "unet")),
+        Engine("bare", "run_bare.py", (*CORE, "unet", CONTINUAL)),
         Engine("pfl", "run_pfl.py", CORE, peer="pfl"),
         Engine("fedjax", "run_fedjax.py", CORE, peer="fedjax"),
         Engine("flower-ray", "run_flower_ray.py", CORE, peer="flower"),
+        Engine("avalanche", "run_avalanche.py", (CONTINUAL,), peer="avalanche"),
     )
 }
 OWN = tuple(name for name, engine in ENGINES.items() if not engine.peer)

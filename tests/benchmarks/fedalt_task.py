@@ -1,4 +1,4 @@
-"""The works as fedalt tasks: the usual one, and one whose clients are made on demand."""
+"""The works as fedalt tasks: the usual one, clients made on demand, a client in a stream."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from continual_work import Continual
 from images import load_images
-from nets import loss_of, network
+from nets import loss_of, network, perceptron
 from torch import nn
 from work import Arrays, Work
 
@@ -83,3 +84,46 @@ class LazyTask(BenchTask):
         rng = np.random.default_rng([site, 4])
         rows = torch.from_numpy(rng.integers(0, len(self._y), self.sites[site].size))
         return self._x[rows].float().div_(255), self._y[rows]
+
+
+class ContinualTask(BenchTask):
+    """The one client of a stream; a StreamTask."""
+
+    protocol = "domain-incremental"
+
+    def __init__(self, work: Continual) -> None:
+        self.stream = work
+        self.source = work.source
+        self.final = {}
+        self.tasks = [f"permutation {task}" for task in range(work.rounds)]
+        self.sites = [Site(0, "client-0", len(work.y) * work.rounds)]
+        self._x, self._y = torch.from_numpy(work.x), torch.from_numpy(work.y)
+
+    def model(self) -> nn.Module:
+        """Build the network."""
+        return perceptron(self.stream.initial())
+
+    def initial_arrays(self, seeds: Seeds) -> Arrays:
+        """Return the work's initial weights, whatever the run's seed."""
+        return self.stream.initial()
+
+    def task_rows(self, site: int, task: int) -> int:
+        """Return N₀, for every task."""
+        return len(self._y)
+
+    def task_data(self, site: int, task: int, rows: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """Return images with a task's order of pixels, and labels."""
+        chosen = torch.from_numpy(rows).long()
+        return self._x[chosen][:, torch.from_numpy(self.stream.pixels[task])], self._y[chosen]
+
+    def site_data(self, site: int) -> tuple[torch.Tensor, ...]:
+        """Return the rows of all tasks; nothing here asks for them."""
+        every = np.arange(len(self._y))
+        parts = [self.task_data(site, task, every) for task in range(len(self.tasks))]
+        return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+
+    def loss(
+        self, model: nn.Module, batch: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the batch's mean loss and no metrics."""
+        return loss_of("mlp", model(batch[0]), batch[1]), {}

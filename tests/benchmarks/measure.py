@@ -119,8 +119,18 @@ def warm_up(rounds: int) -> int:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of what was imported and counts."""
     found = {"python": platform.python_version()}
-    for name in ("numpy", "torch", "jax", "flwr", "ray", "pfl", "fedjax", "fedalt"):
-        if name in sys.modules:
+    for name in (
+        "numpy",
+        "torch",
+        "jax",
+        "flwr",
+        "ray",
+        "pfl",
+        "fedjax",
+        "avalanche-lib",
+        "fedalt",
+    ):
+        if name.removesuffix("-lib") in sys.modules:
             from importlib.metadata import PackageNotFoundError, version
 
             with suppress(PackageNotFoundError):

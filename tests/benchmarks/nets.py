@@ -39,6 +39,20 @@ def network(name: str) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
+def perceptron(arrays: Arrays) -> nn.Module:
+    """Build dense layers with ReLU between them from weights ``body.0.weight`` … ``head.bias``."""
+    inner = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("body.")})
+    layers: list[nn.Module] = []
+    for place in inner:
+        out, into = arrays[f"body.{place}.weight"].shape
+        layers += [nn.Linear(into, out), nn.ReLU()]
+    out, into = arrays["head.weight"].shape
+    parts = OrderedDict(body=nn.Sequential(*layers), head=nn.Linear(into, out))
+    model = nn.Sequential(parts)
+    model.load_state_dict({name: torch.tensor(values) for name, values in arrays.items()})
+    return model
+
+
 class UNet(nn.Module):
     """Two levels down and up again on 64 × 64 images; no norm, so clients share all arrays."""
 

@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import run_bare_continual
+from continual_work import SHAPES, Continual, shares
 from run_bare import train
 from run_fedalt import STRATEGIES, configure
+from run_fedalt_continual import configure_stream
 from summary import summarise
 from work import WORKS, Work
 
@@ -70,6 +73,37 @@ def test_cohorts_are_those_that_fedalt_draws() -> None:
         planned = planner.plan(number, History())
         assert planned is not None
         assert [site.index for site in planned.parts[0].cohort] == work.cohort_of(number)
+
+
+def small_stream() -> Continual:
+    """Return a stream of 4 tasks of 150 random images, 15 of which are rehearsed."""
+    rng = np.random.default_rng(1)
+    x, y = rng.random((150, 196), dtype=np.float32), rng.integers(0, 10, 150)
+    pixels = np.stack([rng.permutation(196) for _ in range(4)])
+    return Continual(4, "", x, y, pixels, x, y)
+
+
+def test_a_stream_ends_on_the_bare_loops_weights() -> None:
+    from fedalt_run import run
+    from fedalt_task import ContinualTask
+    from measure import Meter
+
+    work = small_stream()
+    task = ContinualTask(work)
+    run(configure_stream(work, {}), task, Meter())
+    plain = run_bare_continual.train(work, run_bare_continual.batches_of(work)).state_dict()
+    assert set(plain) == set(SHAPES)
+    agree(task.final, {name: value.numpy() for name, value in plain.items()})
+    assert not np.allclose(task.final["head.weight"], work.initial()["head.weight"], atol=1e-3)
+
+
+@pytest.mark.parametrize("past", range(21))
+def test_shares_are_those_of_the_environment(past: int) -> None:
+    from fedalt.alternation.environment import PRESETS
+
+    lags = list(range(past, 0, -1))
+    seen = [2000] * past
+    assert shares(200, past) == PRESETS["inverse_lag"].counts(lags, 2000, 0.1, seen)
 
 
 def test_ratios_compare_runs_of_one_turn() -> None:

@@ -32,20 +32,26 @@ def client_rows(
     seeds: Seeds,
 ) -> ClientRows:
     """Partition rows among clients, hold out a share of each part, and cap the rest at ``rows``."""
+    return hold_out(parts(labels, clients, rule, seeds), rows, held_out, seeds)
+
+
+def parts(
+    labels: np.ndarray, clients: int, rule: tuple[str, Mapping[str, Any]], seeds: Seeds
+) -> list[np.ndarray]:
+    """Partition rows among clients by a rule's name and options."""
     name, options = rule
-    parts = partition(name, clients, seeds.at("partition").numpy(), labels=labels, **options)
-    return hold_out(parts, rows, held_out, seeds)
+    return partition(name, clients, seeds.at("partition").numpy(), labels=labels, **options)
 
 
 def hold_out(
-    parts: Sequence[np.ndarray], rows: int | None, held_out: float, seeds: Seeds
+    whole: Sequence[np.ndarray], rows: int | None, held_out: float, seeds: Seeds
 ) -> ClientRows:
     """Hold out a share of each client's rows, and cap those it trains on at ``rows``.
 
     A client keeps at least one row to train on; with fewer than ``rows`` it trains on all.
     """
     train, held = [], []
-    for client, part in enumerate(parts):
+    for client, part in enumerate(whole):
         shuffled = seeds.at("held", client).numpy().permutation(part)
         apart = min(round(held_out * len(part)), max(0, len(part) - 1))
         held.append(np.sort(shuffled[:apart]))

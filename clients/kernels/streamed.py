@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fedalt.alternation.seen import Meeting, Seen
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.clients.kernels.base import SiteContext
 from fedalt.errors import ConfigError, DataError, FedaltError
 from fedalt.task import StreamTask

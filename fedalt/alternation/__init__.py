@@ -40,7 +40,7 @@ from fedalt.alternation.roster import Roster
 from fedalt.alternation.schedule import Moment, Schedule
 from fedalt.alternation.sequence import chain, cycle, repeat, until
 from fedalt.alternation.site import Selector, Site
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.alternation.task_stream import stream
 from fedalt.alternation.timeline import text_timeline
 from fedalt.alternation.together import fork, parallel, when

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fedalt.alternation.site import Selector
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import ScheduleError, nearest
 
 Scalar = bool | int | float | str

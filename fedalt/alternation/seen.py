@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import DataError, ScheduleError
 from fedalt.seeds import Seeds
 

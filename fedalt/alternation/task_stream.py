@@ -9,7 +9,7 @@ from fedalt.alternation.environment import Environment, read_environment
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.recurrence import Hazard
 from fedalt.alternation.schedule import Moment, Schedule, State, Step, as_schedule, walk
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import ScheduleError
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from fedalt.alternation.environment import Environment
 from fedalt.alternation.phase import Phase, Scalar, View
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import ScheduleError, WireError
 from fedalt.wire.v1 import plan_pb2
 from fedalt.wire.version import MAJOR, MINOR, check_version

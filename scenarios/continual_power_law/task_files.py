@@ -109,7 +109,7 @@ def _read(path: Path, name: str) -> TaskFile:
                 f"{', '.join(sorted(arrays)) or 'none'}); save it with np.savez(…, {key}=…)"
             )
     shape = arrays["train_x"].shape[1:]
-    rows = {}
+    rows, classes = dict[str, torch.Tensor](), dict[str, np.ndarray]()
     for part in ("train", "test"):
         features, labels = f"{part}_x", f"{part}_y"
         if arrays[features].shape[1:] != shape:
@@ -118,7 +118,7 @@ def _read(path: Path, name: str) -> TaskFile:
                 f"train_x {shape}; make them alike"
             )
         rows[features] = _features(path, features, arrays[features])
-        rows[labels] = _numbers(path, labels, arrays[labels], arrays[features], "classes")
+        classes[labels] = _numbers(path, labels, arrays[labels], arrays[features], "classes")
     sites = arrays.get(SITE)
     if sites is not None:
         sites = _numbers(path, SITE, sites, arrays["train_x"], "sites")
@@ -126,9 +126,9 @@ def _read(path: Path, name: str) -> TaskFile:
         path=path,
         name=name,
         train_x=rows["train_x"],
-        train_y=rows["train_y"],
+        train_y=classes["train_y"],
         test_x=rows["test_x"],
-        test_y=rows["test_y"],
+        test_y=classes["test_y"],
         sites=sites,
         shape=shape,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fedalt.scenarios.continual_power_law.images import ImageStream
+from fedalt.scenarios.continual_power_law.own import ArrayStream
 from fedalt.scenarios.continual_text.task import RoleStream
 from fedalt.seeds import Seeds
 
-Task = ImageStream | RoleStream
+Task = ImageStream | RoleStream | ArrayStream
 IMAGES: list[dict[str, Any]] = [
     {},
     {"variant": "rotated", "norm": "layer"},
@@ -74,6 +76,14 @@ def test_losses_of_images(settings: dict[str, Any]) -> None:
 @pytest.mark.skipif(not os.environ.get("FEDALT_DATA"), reason="FEDALT_DATA names no folder")
 def test_losses_of_roles() -> None:
     compare(RoleStream(tasks=3, clients=2, hidden=[20]))
+
+
+@pytest.mark.parametrize("protocol", ["task-incremental", "class-incremental"])
+def test_losses_of_files_with_unequal_numbers_of_classes(tmp_path: Path, protocol: str) -> None:
+    for number, classes in enumerate(((0, 1, 2), (3, 4), (5, 6, 7, 8))):
+        x, y = np.random.default_rng(number).normal(size=(40, 5)), np.resize(classes, 40)
+        np.savez(tmp_path / f"{number}.npz", train_x=x, train_y=y, test_x=x, test_y=y)
+    compare(ArrayStream(str(tmp_path), protocol, clients=2, scale="standardise", hidden=[20]))
 
 
 @pytest.mark.usefixtures("digits")

@@ -13,7 +13,7 @@ from torch import nn
 from fedalt.alternation.block import Block
 from fedalt.alternation.phase import Phase, View
 from fedalt.alternation.site import Site
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.client import Client, check_order, prepare
 from fedalt.clients.kernels.gradient import GradientKernel

@@ -9,7 +9,7 @@ import pytest
 
 from fedalt.alternation import PRESETS, Environment
 from fedalt.alternation.seen import Meeting, Seen
-from fedalt.alternation.stream import StreamView
+from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import DataError, ScheduleError
 
 ROWS = 60

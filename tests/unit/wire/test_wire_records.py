@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedalt.alternation.environment import Environment
 from fedalt.alternation.phase import Phase, View
 from fedalt.alternation.site import Site
-from fedalt.alternation.stream import BUDGETS, ORDERS, StreamView
+from fedalt.alternation.stream_view import BUDGETS, ORDERS, StreamView
 from fedalt.errors import WireError
 from fedalt.wire.arrays import SharedArray, arrays_of, record_of
 from fedalt.wire.plan import RoundPlan, decode_plan, encode_plan

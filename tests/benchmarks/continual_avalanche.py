@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from continual_streams import export
+from continual_streams import Met, export
 from engines import HERE, ONE_THREAD, ROOT
 from peers import install
 from rich.console import Console
@@ -101,13 +101,24 @@ def run_seed(
         ]
         config = find_scenario("continual_power_law").config([*BASE, *overrides])
         task, file = tasks(config["task"]), place / f"{environment}.npz"
-        export(config, task, file)
-        told = {"seed": seed, "environment": environment, "fedalt": learn(config, task, place)}
+        check_rows(export(config, task, file), task.source, chosen.rows)
+        told = {"seed": seed, "environment": environment, "source": task.source}
+        told["fedalt"] = learn(config, task, place)
         strategy = "cumulative" if environment == "upper" else "naive"
         own, same = ask(python, seed, [f"{strategy}:{file}", f"given:{file}"], config)
         file.unlink()
         lines.append({**told, "strategy": strategy, "avalanche": own, "same_batches": same})
     return lines
+
+
+def check_rows(met: Sequence[Met], source: str, rows: int) -> None:
+    """Refuse data that are too few: without its images, a data set gives way to smaller ones."""
+    found = sorted({each.new for each in met})
+    if found != [rows]:
+        raise SystemExit(
+            f"experiences of {found} new rows of '{source}', but {rows} were asked for: "
+            "set FEDALT_DATA to the folder that holds the images, or lower --rows"
+        )
 
 
 def learn(config: Mapping[str, Any], task: Any, place: Path) -> Line:
@@ -148,7 +159,7 @@ def ask(python: Path, seed: int, jobs: Sequence[str], config: Mapping[str, Any])
 def table(lines: Sequence[Line], chosen: argparse.Namespace) -> Table:
     """Return the table: means ± 95 % t-intervals over seeds, differences seed by seed."""
     found = Table(
-        title=f"{chosen.data}: {chosen.tasks} tasks of {chosen.rows} rows, r = "
+        title=f"{lines[0]['source']}: {chosen.tasks} tasks of {chosen.rows} rows, r = "
         f"{chosen.rehearsal:g}, {chosen.seeds} seeds, mean ± 95 %"
     )
     columns = ("environment", "", "fedalt", "avalanche", "difference")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from continual_avalanche import BASE
+from continual_avalanche import BASE, check_rows
 from continual_streams import export
 from nets import perceptron
 from torch.nn import functional
@@ -54,6 +54,9 @@ def test_rows_are_those_that_the_plan_counts(
         np.testing.assert_array_equal(met[e].y, torch.cat(y))
         past = 200 * e if rehearsed < 0 else rehearsed * (e > 0)
         assert (met[e].new, len(met[e].y)) == (200, 200 + past)
+    check_rows(met, task.source, 200)
+    with pytest.raises(SystemExit, match=r"\[200\] new rows of '.*digits.*', but 2000"):
+        check_rows(met, task.source, 2000)
 
 
 def test_a_plain_loop_on_the_file_ends_on_the_runs_weights(tmp_path: Path) -> None:

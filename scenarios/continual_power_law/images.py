@@ -164,9 +164,17 @@ class ImageStream:
 
     def scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Return scores (n, outputs); under task-incremental other tasks' are −10⁴."""
-        scores: torch.Tensor = model(batch[0])
-        protocol = self._variant.protocol
+        scores, protocol = self.all_scores(model, batch), self._variant.protocol
         return protocol.mask(scores, batch[2]) if protocol.task_known else scores
+
+    def all_scores(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Return scores (n, outputs), those of other tasks too: for distillation."""
+        scores: torch.Tensor = model(batch[0])
+        return scores
+
+    def seen_classes(self, tasks: Sequence[int]) -> np.ndarray:
+        """Return the outputs (k,) int64 that belong to any of some tasks, ascending."""
+        return self._variant.protocol.outputs_of(tasks)
 
     def loss(
         self, model: nn.Module, batch: Batch

@@ -211,11 +211,13 @@ class _Batch:
 
     def _slots(self, step: PureStep, stages: Sequence[Stage]) -> list[torch.Tensor]:
         """Return the optimiser's slots before the stage, stacked, in the carry's order."""
-        rule = step.settings.optimizer
+        rule, device = step.settings.optimizer, self._model.device
         params = [self._arrays[name] for name in step.trained]
         if not step.settings.persist:
             fresh = optim.start(rule, [param[0] for param in params])
-            return [torch.stack([t] * self._width) for slot in step.slots for t in fresh[slot]]
+            slots = [t for slot in step.slots for t in fresh[slot]]
+            # Adam's steps are counted on the CPU, where the reference needs them.
+            return [torch.stack([t.to(device)] * self._width) for t in slots]
         states = []
         for place in range(self._width):
             known = place < len(self._clients)
@@ -223,7 +225,7 @@ class _Batch:
             own = [param[place] for param in params]
             states.append(optim.restore(rule, step.trained, own, kept, stages[0].scope))
         return [
-            torch.stack([state[slot][i] for state in states])
+            torch.stack([state[slot][i] for state in states]).to(device)
             for slot in step.slots
             for i in range(len(params))
         ]

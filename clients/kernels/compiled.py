@@ -122,7 +122,8 @@ class _One:
             return []
         kept = {**self._client.site.state, **self._pending} if step.settings.persist else {}
         state = optim.restore(step.settings.optimizer, step.trained, params, kept, stage.scope)
-        return [tensor for slot in step.slots for tensor in state[slot]]
+        # Adam's steps are counted on the CPU, where the reference needs them.
+        return [t.to(step.model.device) for slot in step.slots for t in state[slot]]
 
     def _steps(self, program: Program, stage: Stage, carry: Tensors, fixed: Tensors) -> Tensors:
         """Take all steps; note what they measured and return the carry."""

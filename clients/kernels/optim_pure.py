@@ -6,6 +6,7 @@ that a stack of clients can be updated as one tensor, and that a compiler may fu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -62,6 +63,11 @@ def _adam(
     square = rule.beta2 * slots["exp_avg_sq"] + (1.0 - rule.beta2) * grad * grad
     # Whole numbers promote to torch's default type, which the weight's may not be.
     age = step.to(weight.dtype)
-    root = square.sqrt() / (1.0 - rule.beta2**age).sqrt() + rule.eps
-    moved = weight - hyper["lr"] / (1.0 - rule.beta1**age) * mean / root
+    root = square.sqrt() / _unbiased(rule.beta2, age).sqrt() + rule.eps
+    moved = weight - hyper["lr"] / _unbiased(rule.beta1, age) * mean / root
     return moved, {"exp_avg": mean, "exp_avg_sq": square, "step": step}
+
+
+def _unbiased(beta: float, age: torch.Tensor) -> torch.Tensor:
+    """Return 1 − βᵗ without cancellation: in float32 the first steps would lose 1e-5 of it."""
+    return -torch.expm1(age * (math.log(beta) if beta else -math.inf))

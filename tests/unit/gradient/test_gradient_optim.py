@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedalt.clients.kernels import optim
+from fedalt.clients.kernels import optim, optim_pure
 from fedalt.errors import ConfigError
 
 SETTINGS = [
@@ -139,3 +139,22 @@ def test_settings_that_do_not_fit_are_refused(params, message):
 
 def test_numbers_may_be_text_as_yaml_reads_them():
     assert optim.Optimizer.read({"lr": "1e-3"}).lr == 0.001
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.999), (0.9, 0.99999)])
+def test_pure_adam_moves_as_far_as_the_reference_from_the_first_step_on(
+    betas: tuple[float, float],
+) -> None:
+    """1 − β₂ᵗ taken in float32 is off by 1e-5 in the first steps, and Adam never forgets it."""
+    rule = optim.Optimizer("adam", lr=0.01, beta1=betas[0], beta2=betas[1])
+    generator = torch.Generator().manual_seed(0)
+    weight = [torch.zeros(50)]
+    state = optim.start(rule, weight)
+    pure, slots = {"w": torch.zeros(50)}, {s: {"w": t[0].clone()} for s, t in state.items()}
+    for _ in range(3):
+        grad = torch.randn(50, generator=generator)
+        optim.update(rule, weight, [grad], state)
+        hyper = {"lr": torch.tensor(0.01)}
+        pure, slots = optim_pure.updated(rule, hyper, pure, {"w": grad}, slots)
+        apart = (pure["w"] - weight[0]).norm() / weight[0].norm()
+        assert apart < 1e-6

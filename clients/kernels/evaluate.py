@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels.base import Order, SiteContext, Work
+from fedalt.clients.kernels.exact import exact
 from fedalt.clients.kernels.model import ModelCache, Place, ReusedModel
 from fedalt.errors import ConfigError, DataError
 from fedalt.seeds import Seeds
@@ -136,12 +137,13 @@ class EvaluateKernel:
         data = checked(of_site(site.site), model.device, Place(order, site))
         rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
         model.load(order, site)
-        loss, metrics = mean_loss(model, data, rows, site.seeds)
-        found = {**metrics, "loss": loss}
         slices = getattr(site.task, "site_eval_slices", None)
-        for name, some in (slices(site.site) if slices is not None else {}).items():
-            inside = rows[np.isin(rows, some)]
-            if len(inside):
-                loss, metrics = mean_loss(model, data, inside, site.seeds)
-                found |= {f"{key}/{name}": v for key, v in {**metrics, "loss": loss}.items()}
+        with exact(order):
+            loss, metrics = mean_loss(model, data, rows, site.seeds)
+            found = {**metrics, "loss": loss}
+            for name, some in (slices(site.site) if slices is not None else {}).items():
+                inside = rows[np.isin(rows, some)]
+                if len(inside):
+                    loss, metrics = mean_loss(model, data, inside, site.seeds)
+                    found |= {f"{key}/{name}": v for key, v in {**metrics, "loss": loss}.items()}
         return Work({}, len(rows), found)

@@ -26,6 +26,7 @@ from fedalt.clients.kernels.batched import Desks, run_batched
 from fedalt.clients.kernels.choice import Choice, probe, settle
 from fedalt.clients.kernels.client import MISHAPS, Client, check_order, prepare
 from fedalt.clients.kernels.compiled import Programs, run_compiled
+from fedalt.clients.kernels.exact import each_exact, exact
 from fedalt.clients.kernels.model import ModelCache, ReusedModel
 from fedalt.clients.kernels.program import UntraceableError
 from fedalt.clients.kernels.sequential import run_sequential
@@ -70,14 +71,15 @@ class GradientKernel:
         """
         model = self._model(order, site, SEQUENTIAL)
         plans = check_order(model, order, site)
-        return run_sequential(model, order, prepare(model, order, site, plans))
+        with exact(order):
+            return run_sequential(model, order, prepare(model, order, site, plans))
 
     def cohort(self, order: Order, sites: Sequence[SiteContext]) -> Iterator[Work | Exception]:
         """Yield the work, or the error, of each of many clients of one order.
 
         Raises :class:`ConfigError` where the order's mode cannot compute the phase.
         """
-        yield from self._run(self.choose(order, sites), order, sites)
+        yield from each_exact(order, self._run(self.choose(order, sites), order, sites))
 
     def choose(self, order: Order, sites: Sequence[SiteContext]) -> Mode:
         """Return the mode for a phase's cohorts, settled when its first is met."""
@@ -91,10 +93,11 @@ class GradientKernel:
             except Exception:
                 # Its reply will say what is wrong with it; the phase may do better next time.
                 return SEQUENTIAL
-            if order.mode == AUTO:
-                choices[name] = probe(order, sites, client, self._tried)
-            else:
-                choices[name] = settle(told, order, sites, client, self._tried)
+            with exact(order):
+                if order.mode == AUTO:
+                    choices[name] = probe(order, sites, client, self._tried)
+                else:
+                    choices[name] = settle(told, order, sites, client, self._tried)
         return choices[name].mode
 
     def export_facts(self) -> dict[str, Any]:

@@ -155,7 +155,11 @@ class ImageStream:
         return self._all_tasks(self.parts.train, site)
 
     def site_eval_data(self, site: int) -> Batch:
-        """Return a site's held-out rows of all tasks, task after task."""
+        """Return a site's held-out rows of all tasks, task after task.
+
+        Raises :class:`DataError` where it holds none out, or above 2 GiB.
+        """
+        dealt.check_held(site, len(self.parts.held[site]))
         return self._all_tasks(self.parts.held, site)
 
     def site_eval_slices(self, site: int) -> dict[str, np.ndarray]:

@@ -48,12 +48,14 @@ def hold_out(
 ) -> ClientRows:
     """Hold out a share of each client's rows, and cap those it trains on at ``rows``.
 
-    A client keeps at least one row to train on; with fewer than ``rows`` it trains on all.
+    A client keeps at least one row to train on; with fewer than ``rows`` it trains on all. With
+    any share above 0 it holds out at least one if it has two: without it a client of four rows
+    could not be judged, and one such client ends a round that wants all of them.
     """
     train, held = [], []
     for client, part in enumerate(whole):
         shuffled = seeds.at("held", client).numpy().permutation(part)
-        apart = min(round(held_out * len(part)), max(0, len(part) - 1))
+        apart = min(max(round(held_out * len(part)), held_out > 0), max(0, len(part) - 1))
         held.append(np.sort(shuffled[:apart]))
         train.append(np.sort(shuffled[apart:][:rows]))
     return ClientRows(tuple(train), tuple(held))
@@ -74,6 +76,16 @@ def check_task(site: int, task: int, count: int) -> None:
     """Raise :class:`DataError` unless there is a task of this number."""
     if not 0 <= task < count:
         raise DataError(f"site {site}: there is no task {task}, only 0 to {count - 1}")
+
+
+def check_held(site: int, count: int) -> None:
+    """Raise :class:`DataError` for a site that holds no rows out and so cannot be judged."""
+    if not count:
+        raise DataError(
+            f"site {site} holds no rows out, so that it has none to be judged by; raise "
+            "task.held_out (a client of one row holds none out: give it two), or set "
+            "evaluate.clients_every to 0"
+        )
 
 
 def server_rows(count: int, most: int | None, seeds: Seeds) -> np.ndarray:

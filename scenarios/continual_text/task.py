@@ -149,7 +149,11 @@ class RoleStream:
         return joined(batch for _, batch in self._batches(lambda part: part.train[site]))
 
     def site_eval_data(self, site: int) -> Batch:
-        """Return the windows of all roles that a site holds out, role after role."""
+        """Return the windows of all roles that a site holds out, role after role.
+
+        Raises :class:`DataError` where it holds none out.
+        """
+        dealt.check_held(site, sum(len(part.held[site]) for part in self.parts))
         return joined(batch for _, batch in self._batches(lambda part: part.held[site]))
 
     def site_eval_slices(self, site: int) -> dict[str, np.ndarray]:
@@ -196,6 +200,8 @@ def _share(value: float, key: str) -> float:
 
 def _roles(found: RoleSet, tasks: int, roles: Sequence[str] | None) -> tuple[str, ...]:
     if roles is None:
+        if tasks > len(found.speeches):
+            raise ConfigError(f"task.tasks is {tasks}, but only {len(found.speeches)} roles speak")
         return tuple(found.largest(tasks))
     roles = listed(roles, "task.roles")
     for place, role in enumerate(roles):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedalt.errors import ConfigError
+from fedalt.errors import ConfigError, DataError
 
 ALPHABET = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """The 65 characters of the text."""
@@ -30,13 +30,16 @@ class Stretches:
 
 
 def encode(text: str) -> np.ndarray:
-    """Return characters as places in ``ALPHABET`` (characters,) uint8."""
+    """Return characters as places in ``ALPHABET`` (characters,) uint8.
+
+    Raises :class:`DataError` for any other character.
+    """
     table = np.full(128, 255, np.uint8)
     table[[ord(character) for character in ALPHABET]] = np.arange(len(ALPHABET))
     codes = table[np.frombuffer(text.encode("ascii"), np.uint8)]
     if (codes == 255).any():
         strange = text[int(np.argmax(codes == 255))]
-        raise ConfigError(f"the text holds {strange!r}, which is none of its {len(ALPHABET)}")
+        raise DataError(f"the text holds {strange!r}, which is none of its {len(ALPHABET)}")
     return codes
 
 
@@ -60,8 +63,8 @@ def stretches(
     if any(not len(starts) for starts in wanted):
         raise ConfigError(
             f"role '{role}' has {length} characters, too few for windows of {window} and one more "
-            f"in every part of {clients} clients; ask for fewer clients or roles, a shorter "
-            "window, or larger shares"
+            f"in every part of {clients} clients; lower task.clients, task.tasks or task.window, "
+            "or raise task.held_out and task.test"
         )
     return found
 

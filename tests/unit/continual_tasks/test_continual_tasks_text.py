@@ -109,7 +109,7 @@ def test_stretches_share_no_character() -> None:
 
 def test_characters_outside_of_the_alphabet() -> None:
     assert encode("\n az").tolist() == [0, 1, 39, 64]
-    with pytest.raises(ConfigError, match="holds '#'"):
+    with pytest.raises(DataError, match="holds '#'"):
         encode("a#b")
 
 
@@ -165,6 +165,34 @@ def test_scores_by_role_and_by_site() -> None:
 
 
 @needs_text
+def test_a_site_that_holds_nothing_out_is_not_judged() -> None:
+    task = RoleStream(**SMALL, held_out=0.0)
+    with pytest.raises(DataError, match=r"site 1 holds no rows out.*task\.held_out"):
+        task.site_eval_data(1)
+    assert task.site_eval_slices(1) == {}
+
+
+@needs_text
+def test_the_server_judges_as_a_plain_loop_does() -> None:
+    task, found = RoleStream(**SMALL, test_rows=300), load_shakespeare()
+    arrays = task.initial_arrays(Seeds(3))
+    a = {name: values.astype(np.float64) for name, values in arrays.items()}
+    scores = task.evaluate(arrays)
+    for number, role in enumerate(task.tasks):
+        text, right, lost = found.text(role), 0, 0.0
+        for start in task.parts[number].test:
+            codes = [ALPHABET.index(character) for character in text[start : start + 17]]
+            side_by_side = np.concatenate([a["embedding.weight"][code] for code in codes[:16]])
+            hidden = np.maximum(a["body.0.weight"] @ side_by_side + a["body.0.bias"], 0.0)
+            given = a["head.weight"] @ hidden + a["head.bias"]
+            right += int(given.argmax() == codes[16])
+            lost += float(np.log(np.exp(given - given.max()).sum()) + given.max())
+            lost -= float(given[codes[16]])
+        assert scores[f"accuracy/{number}"] == pytest.approx(right / 300)
+        assert scores[f"loss/{number}"] == pytest.approx(lost / 300, rel=1e-4)
+
+
+@needs_text
 def test_a_role_is_learnt() -> None:
     task = RoleStream(tasks=1, clients=1, hidden=[64], window=8)
     model = task.model()
@@ -186,7 +214,7 @@ def test_a_role_is_learnt() -> None:
     ("settings", "words"),
     [
         ({"tasks": 0}, "task.tasks is 0"),
-        ({"tasks": 299}, "299 roles were asked for, but 298 speak"),
+        ({"tasks": 299}, "task.tasks is 299, but only 298 roles speak"),
         ({"tasks": 290}, "too few for windows of 16"),
         ({"tasks": 2, "roles": ["ROMEO", "JULIETT"]}, "no role 'JULIETT' .did you mean 'JULIET'"),
         ({"tasks": 2, "roles": ["ROMEO", "ROMEO"]}, "'ROMEO' is named twice"),

@@ -58,6 +58,9 @@ def compare(task: Task) -> None:
         assert float(accuracy) == pytest.approx(float(metrics["accuracy"]))
         for name, gradient in zip(dict(model.named_parameters()), wanted, strict=True):
             torch.testing.assert_close(grads[name], gradient, rtol=1e-4, atol=1e-6)
+    # Row by row, as a Fisher information takes them.
+    rows = vmap(lambda *row: loss(params, *(tensor[None] for tensor in row))[0])(*batch)
+    torch.testing.assert_close(rows.mean(), plain.detach(), rtol=1e-5, atol=1e-6)
     stacked = {name: torch.stack([value, value]) for name, value in params.items()}
     pair = tuple(torch.stack([tensor, tensor.flip(0)]) for tensor in batch)
     for function in (vmap(step), make_fx(vmap(step))(stacked, *pair)):

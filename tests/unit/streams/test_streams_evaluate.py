@@ -89,8 +89,13 @@ def test_the_plan_counts_exactly_the_records_that_a_run_trains_on(tmp_path: Path
     """Sampled clients, several passes, own orders and environments: record by record."""
     learn = {"batch_size": 8, "clients": {"mode": "fixed", "count": 3}, "params": {"lr": 0.1}}
     body = {
-        "of": {"chain": ["learn", "learn"]}, "tasks": 6, "new": 20, "rounds": 2,
-        "rehearsal": 0.5, "order": "shuffle", "environment": ["inverse_lag", "uniform"],
+        "of": {"chain": ["learn", "learn"]},
+        "tasks": 6,
+        "new": 20,
+        "rounds": 2,
+        "rehearsal": 0.5,
+        "order": "shuffle",
+        "environment": ["inverse_lag", "uniform"],
     }
     task, trained = ToyStream(tasks=6, rows=(30,) * 8), Counter[tuple[int, int, int]]()
     schedule = parse_schedule({"learn": learn}, {"stream": body})
@@ -117,7 +122,10 @@ def test_the_plan_counts_exactly_the_records_that_a_run_trains_on(tmp_path: Path
     federate(
         task,
         tmp_path / "run",
-        rounds=100, phases={"learn": learn}, schedule={"stream": body},
-        engine=engine, evaluate=judged,
+        rounds=100,
+        phases={"learn": learn},
+        schedule={"stream": body},
+        engine=engine,
+        evaluate=judged,
     )
     assert trained == planned and max(planned.values()) > 4

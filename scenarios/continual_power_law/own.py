@@ -147,7 +147,11 @@ class ArrayStream:
         return joined(self._train(self._own(site, task), task) for task in numbers)
 
     def site_eval_data(self, site: int) -> Batch:
-        """Return a site's held-out rows of all tasks, task after task."""
+        """Return a site's held-out rows of all tasks, task after task.
+
+        Raises :class:`DataError` where it holds none out.
+        """
+        dealt.check_held(site, sum(len(part.held[site]) for part in self.parts))
         return joined(batch for _, batch in self._held(site))
 
     def site_eval_slices(self, site: int) -> dict[str, np.ndarray]:

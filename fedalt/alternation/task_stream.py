@@ -121,4 +121,6 @@ def stream(
         experience=first,
         first=first,
     )
-    return TaskStream(as_schedule(x), view, rounds, experiences or len(base))
+    return TaskStream(
+        as_schedule(x), view, rounds, len(base) if experiences is None else experiences
+    )

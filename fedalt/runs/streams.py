@@ -23,7 +23,7 @@ class SiteStream:
     """One site on its way through a stream.
 
     ``meetings`` by experience; ``touches`` by task (pool rows,) in how many rounds each record
-    of the pool is trained on; ``memory`` how many rows of past tasks a method remembers, and
+    of the pool is read (trained on at most so often); ``memory`` how many rows of past tasks a method remembers, and
     ``revisited`` how many of the former task one reads when the next begins.
     """
 
@@ -119,7 +119,7 @@ class StreamPlan:
                 )
             )
         return Table(
-            "streams: how often a record is trained on, in rounds",
+            "streams: in how many rounds a record is read",
             ("task", "sites", "rows seen", "rehearsed", "least", "mean", "most"),
             tuple(rows),
             (

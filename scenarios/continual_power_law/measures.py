@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedalt.alternation import RoundSchedule, StreamView, preview_schedule
+from fedalt.alternation import History, RoundSchedule, StreamView, preview_schedule
 from fedalt.alternation.parse import parse_schedule
 from fedalt.errors import ConfigError
 from fedalt.evaluation import (
@@ -89,7 +89,11 @@ def read_run(task: Task, run: Finished) -> StreamRun:
     config = run.config
     seeds = Seeds(config["seed"])
     schedule = parse_schedule(config["phases"], config["schedule"])
-    preview = preview_schedule(schedule, seeds.at("schedule"), task.sites, len(run.rounds))
+    # What was measured decides conditions, so that a replay goes the way the run went.
+    history = History(tuple(event["metrics"] for event in run.rounds))
+    preview = preview_schedule(
+        schedule, seeds.at("schedule"), task.sites, len(run.rounds), history=history
+    )
     plan = walk_streams(preview, task, config["seed"])
     if plan is None:
         raise ConfigError("this report is about a stream of tasks: the schedule has none")

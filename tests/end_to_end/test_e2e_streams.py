@@ -49,7 +49,7 @@ def test_the_plan_is_what_the_run_does(command: Command) -> None:
     assert plan["new_tasks"] == [[0, 1, 2, 3], [1, 2, 3, 0], [2, 3, 0, 1]]
     assert plan["rows_kept"] == [300, 300, 300] and plan["row_bytes"] == 14 * 14 + 1
     text = command("plan", *SMALL).out
-    assert "0, 1, 2  0 1 2 3" in text and "how often a record is trained on" in text
+    assert "0, 1, 2  0 1 2 3" in text and "in how many rounds a record is read" in text
     assert list(Path().iterdir()) == []
 
 

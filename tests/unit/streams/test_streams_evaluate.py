@@ -85,7 +85,7 @@ def test_a_run_tells_what_every_client_measured_and_the_steps_taken(tmp_path: Pa
     assert "num-examples" not in json.dumps(run.clients)
 
 
-def test_the_plan_counts_exactly_the_records_that_a_run_trains_on(tmp_path: Path) -> None:
+def test_the_plan_counts_exactly_the_records_that_a_run_reads(tmp_path: Path) -> None:
     """Sampled clients, several passes, own orders and environments: record by record."""
     learn = {"batch_size": 8, "clients": {"mode": "fixed", "count": 3}, "params": {"lr": 0.1}}
     body = {

@@ -23,8 +23,9 @@ class SiteStream:
     """One site on its way through a stream.
 
     ``meetings`` by experience; ``touches`` by task (pool rows,) in how many rounds each record
-    of the pool is read (trained on at most so often); ``memory`` how many rows of past tasks a method remembers, and
-    ``revisited`` how many of the former task one reads when the next begins.
+    of the pool is read, and so trained on at most; ``memory`` how many rows of past tasks a
+    method remembers, and ``revisited`` how many of the former task one reads when the next
+    begins.
     """
 
     meetings: dict[int, Meeting] = field(default_factory=dict)

@@ -126,7 +126,7 @@ def _costs(read: Mapping[str, StreamRun]) -> Table:
         (
             "steps: of all clients; rows met: new and rehearsed, over clients and experiences",
             "rows kept: the most that one client keeps of past tasks, at any time",
-            "touches: rounds in which a record is read, mean and most; matched steps may train on fewer",
+            "touches: rounds in which a record is read, mean and most; steps may leave some out",
         ),
     )
 

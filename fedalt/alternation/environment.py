@@ -89,11 +89,6 @@ class Environment:
             )
 
     @property
-    def budgeted(self) -> bool:
-        """Whether past tasks share a budget of rows."""
-        return self.kind in ("last", "uniform", "exponential", "power_law")
-
-    @property
     def stochastic(self) -> bool:
         """Whether each experience is one task, drawn."""
         return self.kind == "hazard"

@@ -74,12 +74,7 @@ def plan_jobs(
         for arm in arms:
             changes = [*claim.base, *overrides, *claim.arms[arm], "compare=[]", "report=null"]
             try:
-                config = {
-                    **resolve([*changes, f"seed={seed}"]),
-                    "claim": {},
-                    "variants": {},
-                    "compared": {},
-                }
+                config = {**resolve([*changes, f"seed={seed}"]), **STRIPPED}
             except ConfigError as error:
                 raise type(error)(f"arm '{arm}': {error}") from error
             key = run_hash(config)

@@ -22,8 +22,6 @@ metrics, which only a run measures, count as not yet true, so a schedule with
 'until' is shown at its longest."""
 
 PICTURES = (".png", ".svg", ".pdf")
-MOST_SITES = 200
-"""How many sites are followed through streams of tasks."""
 
 
 def add_to(commands: Any) -> None:
@@ -50,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedalt.cli.preflight import check_run
     from fedalt.cli.show import console, print_json, print_notes, print_table
     from fedalt.runs.plan import estimate, preview_of
-    from fedalt.runs.streams import walk_streams
+    from fedalt.runs.streams import MOST_SITES, walk_streams
 
     tasks = TaskCache()
     check_run(config, tasks)

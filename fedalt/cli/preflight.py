@@ -18,7 +18,7 @@ from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build, locate
 from fedalt.cli.values import check_values
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
-from fedalt.runs.streams import walk_streams
+from fedalt.runs.streams import MOST_SITES, walk_streams
 from fedalt.seeds import Seeds
 from fedalt.task import Task
 
@@ -26,8 +26,6 @@ KERNELS = "fedalt.clients.kernels"
 RULES = "fedalt.server.strategies.rules"
 BLOCKWISE = "fedalt.server.strategies.blockwise"
 REPORTS = "fedalt.scenarios."
-MOST_SITES = 200
-"""How many sites are followed through streams of tasks before a run begins."""
 
 
 def check_run(config: Mapping[str, Any], tasks: TaskCache) -> None:

@@ -13,6 +13,8 @@ from fedalt.alternation.seen import Meeting, Seen
 from fedalt.errors import ConfigError, FedaltError
 from fedalt.runs.report import Table
 
+MOST_SITES = 200
+"""How many sites are followed where a plan is looked at before a run."""
 _SHOWN = 12
 ABSENT = -1
 """In place of a task: the site takes no part in that experience."""
@@ -77,6 +79,10 @@ class StreamPlan:
                 found[place, experience] = meeting.task
         return found
 
+    def rows_kept(self) -> np.ndarray:
+        """Return (sites,) the most rows of past tasks that each site has to keep."""
+        return np.array([site.kept() for site in self.sites.values()])
+
     def tables(self) -> tuple[Table, ...]:
         """Return who learns what when, what is rehearsed and touched, and what sites keep."""
         return self._orders(), self._touched(), self._kept()
@@ -130,7 +136,7 @@ class StreamPlan:
         )
 
     def _kept(self) -> Table:
-        kept = np.array([site.kept() for site in self.sites.values()])
+        kept = self.rows_kept()
         columns = ("", "least", "mean", "most")
         rows = (
             ("rows", int(kept.min()), round(float(kept.mean()), 1), int(kept.max())),
@@ -145,7 +151,7 @@ class StreamPlan:
         """Return plain data."""
         return {
             "new_tasks": self.new_tasks().tolist(),
-            "rows_kept": [site.kept() for site in self.sites.values()],
+            "rows_kept": self.rows_kept().tolist(),
             "row_bytes": self.row_bytes,
             "tables": {t.title: [list(row) for row in t.rows] for t in self.tables()},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from fedalt.alternation import History, RoundSchedule, StreamView, preview_sched
 from fedalt.alternation.parse import parse_schedule
 from fedalt.errors import ConfigError
 from fedalt.evaluation import (
+    AccuracyMatrix,
     Scores,
     average_accuracy,
     backward_transfer,
@@ -57,10 +59,14 @@ class StreamRun:
             self.matrix,
             self.order,
             initial=self.initial,
-            clients=self.clients,
-            client_orders=self.plan.new_tasks() if self.clients is not None else None,
+            clients=self.client_matrices or None,
             few_steps=self.few_steps,
         )
+
+    @cached_property
+    def client_matrices(self) -> list[AccuracyMatrix]:
+        """R of each client with the order in which it met the tasks; empty: not measured."""
+        return [] if self.clients is None else client_matrices(self.clients, self.plan.new_tasks())
 
     def client_means(self) -> dict[str, float]:
         """Return ACC, BWT and forgetting as each client sees them, means over the clients.
@@ -68,15 +74,14 @@ class StreamRun:
         Where clients are at different tasks, the federation's model never stops learning any
         of them: only to a client is a task a thing of the past.
         """
-        if self.clients is None:
+        if not self.client_matrices:
             return {}
-        matrices = client_matrices(self.clients, self.plan.new_tasks())
         measured = (
             ("client_acc", average_accuracy),
             ("client_bwt", backward_transfer),
             ("client_forgetting", forgetting),
         )
-        found = {name: [f(each) for each in matrices] for name, f in measured}
+        found = {name: [f(each) for each in self.client_matrices] for name, f in measured}
         return {
             name: float(np.mean(values))
             for name, values in found.items()
@@ -141,11 +146,10 @@ def _few_steps(rounds: Sequence[Mapping[str, Any]], plan: StreamPlan) -> np.ndar
 def measure(task: Task, run: Finished) -> dict[str, float]:
     """Return a run's scores, the steps taken and the rows met, for a claim."""
     read = read_run(task, run)
-    kept = [site.kept() for site in read.plan.sites.values()]
     return {
         **read.scores().to_dict(),
         **read.client_means(),
         "steps": float(read.steps),
         "rows": float(read.rows),
-        "rows_kept": float(max(kept)),
+        "rows_kept": float(read.plan.rows_kept().max()),
     }

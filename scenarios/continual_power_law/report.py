@@ -11,7 +11,6 @@ import numpy as np
 from fedalt.evaluation import (
     accuracy_matrix,
     average_accuracy,
-    client_matrices,
     forgetting_matrix,
     oldest_newest,
     spacing_curves,
@@ -106,15 +105,15 @@ def _plain(matrix: np.ndarray) -> list[list[float | None]]:
 def _costs(read: Mapping[str, StreamRun]) -> Table:
     rows: list[tuple[Value, ...]] = []
     for name, run in read.items():
-        kept = [site.kept() for site in run.plan.sites.values()]
+        kept = int(run.plan.rows_kept().max())
         touches = np.concatenate([c for s in run.plan.sites.values() for c in s.touches.values()])
         rows.append(
             (
                 name,
                 run.steps,
                 run.rows,
-                max(kept),
-                round(max(kept) * run.plan.row_bytes / 1e3, 1),
+                kept,
+                round(kept * run.plan.row_bytes / 1e3, 1),
                 round(float(touches.mean()), 2),
                 int(touches.max()),
             )
@@ -146,8 +145,8 @@ def _pictures(
         name: run.metric("server/accuracy") for name, run in zip(read, runs.values(), strict=True)
     }
     clients: tuple[Path, ...] = ()
-    if first.clients is not None and len(first.clients) > 1:
-        each = client_matrices(first.clients, first.plan.new_tasks())
+    each = first.client_matrices
+    if len(each) > 1:
         order = np.argsort([average_accuracy(matrix) for matrix in each])
         some = {
             f"client {k}, {word}": each[k] for k, word in ((order[0], "worst"), (order[-1], "best"))

@@ -7,8 +7,8 @@ began with. Nothing of one client is left for the next.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -102,6 +102,20 @@ class ReusedModel:
             return nullcontext()
         # Without a cache: it would keep a parameter's rounded copy past the parameter's update.
         return torch.autocast(self.device.type, getattr(torch, self.precision), cache_enabled=False)
+
+    @contextmanager
+    def still(self, names: Iterable[str] | None = None) -> Iterator[None]:
+        """Leave buffers, such as running statistics, at the end as they were; by default all.
+
+        A backward pass belongs inside: autograd minds when a buffer it met has changed.
+        """
+        kept = self.buffers if names is None else names
+        former = {name: self.tensor(name).clone() for name in kept}
+        try:
+            yield
+        finally:
+            for name, value in former.items():
+                self.tensor(name).copy_(value)
 
     def laid_out(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Return a batch in the model's memory layout."""

@@ -195,15 +195,22 @@ def restore(
     for slot, tensors in state.items():
         for name, tensor in zip(names, tensors, strict=True):
             key = _key(scope, slot, name)
-            if key not in kept:
-                continue
-            if kept[key].shape != tuple(tensor.shape):
-                raise ConfigError(
-                    f"state '{key}' has shape {kept[key].shape}, the model expects "
-                    f"{tuple(tensor.shape)}: it belongs to another model"
-                )
-            tensor.copy_(torch.from_numpy(np.array(kept[key])))
+            if key in kept:
+                tensor.copy_(read_kept(key, kept[key], tensor))
     return state
+
+
+def read_kept(key: str, value: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Return an entry of a client's state as a tensor on the CPU.
+
+    Raises :class:`ConfigError` naming the entry unless it has the shape of ``like``.
+    """
+    if value.shape != tuple(like.shape):
+        raise ConfigError(
+            f"state '{key}' has shape {value.shape}, the model expects {tuple(like.shape)}: it "
+            "belongs to another model"
+        )
+    return torch.from_numpy(np.array(value))
 
 
 def keep(

@@ -23,25 +23,23 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from fedalt.clients.kernels import optim_pure
 from fedalt.clients.kernels.evaluate import Batch
+from fedalt.clients.kernels.lent import Lent
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.settings import LocalSettings
 
 Tensors = tuple[torch.Tensor, ...]
 
 
-class _Judged(torch.nn.Module):
-    """The task's loss as a module that holds the model, so that its arrays can be lent."""
+def _judged(model: ReusedModel) -> Lent[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    """Return the task's loss and its metrics, as a module that holds the model."""
 
-    def __init__(self, model: ReusedModel) -> None:
-        super().__init__()
-        self.model = model.module
-        self._task = model.task
-        self._autocast = model.autocast
-
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        with self._autocast():
-            loss, metrics = self._task.loss(self.model, batch)
+    def judge(
+        module: torch.nn.Module, batch: Batch
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss, metrics = model.task.loss(module, batch)
         return loss, {name: torch.as_tensor(value) for name, value in metrics.items()}
+
+    return Lent(model, judge)
 
 
 def hypers_of(settings: LocalSettings) -> dict[str, float]:
@@ -114,7 +112,7 @@ class PureStep:
         hyper, frozen, received = self._unpack_fixed(fixed)
         rule = self.settings.optimizer
         folded = rule.name == "sgd" and not rule.slots and set(hyper) == {"lr"}
-        judged = _Judged(self.model)
+        judged = _judged(self.model)
 
         def objective(weights: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Any]:
             # Clones, since a forward pass may change buffers in place; lent arrays that the
@@ -140,7 +138,7 @@ class PureStep:
         return self._pack(new, state, changed), loss, metrics
 
     def _loss(
-        self, judged: _Judged, lent: dict[str, torch.Tensor], batch: Batch
+        self, judged: torch.nn.Module, lent: dict[str, torch.Tensor], batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         if not self.weighted:
             result: tuple[torch.Tensor, dict[str, torch.Tensor]] = functional_call(

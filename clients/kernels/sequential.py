@@ -68,14 +68,11 @@ class _Run:
             stage, trained, lambda grads: optim.update(rule, params, grads, state), hooks
         )
         still = [name for name in model.buffers if name not in stage.arrays]
-        former = {name: model.tensor(name).clone() for name in still}
         model.module.train()
-        with lent_randomness(stage.seeds, model.device):
+        with model.still(still), lent_randomness(stage.seeds, model.device):
             for rows in minibatches(stage):
                 self._take(step, torch.from_numpy(rows).to(model.device))
         self._check(params)
-        for name, value in former.items():
-            model.tensor(name).copy_(value)
         if settings.persist:
             optim.keep(names, state, self.kept, stage.scope)
         for hook in hooks:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from fedalt.clients.kernels.evaluate import Batch
-from fedalt.clients.kernels.methods.base import Hooks, Scene, still_buffers
+from fedalt.clients.kernels.methods.base import Hooks, Scene
 from fedalt.clients.kernels.methods.memory import remember
 from fedalt.clients.kernels.steps import Gradient, Grads, Metrics, mean_gradient
 
@@ -34,7 +34,7 @@ def agem(scene: Scene) -> Hooks:
         def gradient(batch: Batch) -> tuple[float, Metrics, Grads]:
             loss, metrics, grads = inner(batch)
             if grads:
-                with still_buffers(model):
+                with model.still():
                     reference = plain(model.laid_out(memory.draw()))[2]
                 grads = projected(grads, reference)
             return loss, metrics, grads

@@ -6,8 +6,7 @@ when the model is as received, and leaves entries for the client's state when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +16,10 @@ from fedalt.clients.kernels.client import Client
 from fedalt.clients.kernels.evaluate import Batch, checked
 from fedalt.clients.kernels.methods.settings import MethodSettings
 from fedalt.clients.kernels.model import ReusedModel
+from fedalt.clients.kernels.optim import read_kept
 from fedalt.clients.kernels.stages import Stage
 from fedalt.clients.kernels.steps import Gradient, Transform, Update
 from fedalt.clients.kernels.streamed import Streamed, batch_of
-from fedalt.errors import ConfigError
 from fedalt.seeds import Seeds
 
 Named = dict[str, torch.Tensor]
@@ -92,7 +91,7 @@ class Scene:
         for name, param in self.trained.items():
             key = self.key(method, part, name)
             if key in state:
-                found[name] = _tensor(key, state[key], param)
+                found[name] = read_kept(key, state[key], param).to(param.device, param.dtype)
         if not found:
             return None
         return {n: found.get(n, torch.zeros_like(p)) for n, p in self.trained.items()}
@@ -104,42 +103,3 @@ class Scene:
     def values(self) -> Named:
         """Return copies of the trained parameters as they are now."""
         return {name: param.detach().clone() for name, param in self.trained.items()}
-
-
-def _tensor(key: str, value: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    if value.shape != tuple(like.shape):
-        raise ConfigError(
-            f"state '{key}' has shape {value.shape}, the model expects {tuple(like.shape)}: it "
-            "belongs to another model"
-        )
-    return torch.from_numpy(np.array(value)).to(like.device, like.dtype)
-
-
-@contextmanager
-def still_buffers(model: ReusedModel) -> Iterator[None]:
-    """Let a further forward pass leave running statistics as they were.
-
-    The backward pass belongs inside: autograd minds when a buffer it met has changed.
-    """
-    former = {name: model.tensor(name).clone() for name in model.buffers}
-    try:
-        yield
-    finally:
-        for name, value in former.items():
-            model.tensor(name).copy_(value)
-
-
-class Lent(torch.nn.Module):
-    """The model and a function of it as one module, whose arrays can be lent for a call."""
-
-    def __init__(
-        self, model: ReusedModel, function: Callable[[torch.nn.Module, Batch], torch.Tensor]
-    ) -> None:
-        super().__init__()
-        self.model = model.module
-        self._function, self._autocast = function, model.autocast
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the function of the model and a batch."""
-        with self._autocast():
-            return self._function(self.model, batch)

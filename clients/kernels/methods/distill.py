@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import kl_div
 
 from fedalt.clients.kernels.evaluate import Batch
-from fedalt.clients.kernels.methods.base import Entries, Hooks, Scene, still_buffers
+from fedalt.clients.kernels.methods.base import Entries, Hooks, Scene
 from fedalt.clients.kernels.methods.fisher import Function, scoring
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.steps import Gradient, Grads, Metrics
@@ -47,7 +47,7 @@ def lwf(scene: Scene) -> Hooks:
             loss, metrics, grads = inner(batch)
             if not grads:
                 return loss, metrics, grads
-            with still_buffers(model):
+            with model.still():
                 with model.autocast():
                     wanted = teacher(batch).float()
                     found = score(model.module, batch).float()

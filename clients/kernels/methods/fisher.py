@@ -19,7 +19,8 @@ import torch
 from torch.func import functional_call, jacrev, vmap
 
 from fedalt.clients.kernels.evaluate import EVALUATION_BATCH, Batch
-from fedalt.clients.kernels.methods.base import Lent, Named
+from fedalt.clients.kernels.lent import Lent
+from fedalt.clients.kernels.methods.base import Named
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.errors import ConfigError, FedaltError
 from fedalt.seeds import Seeds
@@ -124,7 +125,7 @@ def _log_likelihood(model: ReusedModel) -> Function:
 
 
 def _add_together(
-    sums: Named, lent: Lent, trained: Mapping[str, torch.Tensor], chunk: Batch
+    sums: Named, lent: Lent[torch.Tensor], trained: Mapping[str, torch.Tensor], chunk: Batch
 ) -> None:
     def of_row(params: dict[str, torch.Tensor], *row: torch.Tensor) -> Any:
         arrays = {f"model.{name}": value for name, value in params.items()}
@@ -139,7 +140,7 @@ def _add_together(
 
 
 def _add_one_by_one(
-    sums: Named, lent: Lent, trained: Mapping[str, torch.Tensor], chunk: Batch
+    sums: Named, lent: Lent[torch.Tensor], trained: Mapping[str, torch.Tensor], chunk: Batch
 ) -> None:
     params = list(trained.values())
     for row in _chunks(chunk, 1):

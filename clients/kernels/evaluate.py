@@ -138,12 +138,28 @@ class EvaluateKernel:
         rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
         model.load(order, site)
         slices = getattr(site.task, "site_eval_slices", None)
+        named = {} if slices is None else slices(site.site)
+        inside = {name: rows[np.isin(rows, some)] for name, some in named.items()}
         with exact(order):
-            loss, metrics = mean_loss(model, data, rows, site.seeds)
-            found = {**metrics, "loss": loss}
-            for name, some in (slices(site.site) if slices is not None else {}).items():
-                inside = rows[np.isin(rows, some)]
-                if len(inside):
-                    loss, metrics = mean_loss(model, data, inside, site.seeds)
-                    found |= {f"{key}/{name}": v for key, v in {**metrics, "loss": loss}.items()}
-        return Work({}, len(rows), found)
+            return Work({}, len(rows), _measured(model, data, rows, inside, site.seeds))
+
+
+def _measured(
+    model: ReusedModel,
+    data: Batch,
+    rows: np.ndarray,
+    slices: Mapping[str, np.ndarray],
+    seeds: Seeds,
+) -> dict[str, float]:
+    """Return the metrics over the rows, and over each slice of them that has any."""
+    whole, found = Averages(), dict[str, float]()
+    for name, some in slices.items():
+        if len(some):
+            loss, metrics = mean_loss(model, data, some, seeds)
+            whole.add({**metrics, "loss": loss}, len(some))
+            found |= {f"{key}/{name}": v for key, v in {**metrics, "loss": loss}.items()}
+    # Slices that hold each row once have measured all of them already.
+    if not np.array_equal(np.sort(np.concatenate([rows[:0], *slices.values()])), rows):
+        loss, metrics = mean_loss(model, data, rows, seeds)
+        return {**metrics, "loss": loss, **found}
+    return whole.means() | found

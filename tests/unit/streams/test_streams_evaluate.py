@@ -129,3 +129,24 @@ def test_the_plan_counts_exactly_the_records_that_a_run_reads(tmp_path: Path) ->
         evaluate=judged,
     )
     assert trained == planned and max(planned.values()) > 4
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [{"a": range(5)}, {"a": range(50), "b": range(45, 80)}, {}],
+    ids=["some", "twice", "no"],
+)
+def test_slices_that_miss_rows_or_share_them_leave_the_whole_as_it_is(
+    slices: dict[str, range], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = ToyStream(rows=(30, 20))
+    order = Order("r", 1, Phase("evaluate"), task.initial_arrays(Seeds(0)), ())
+    wanted = EvaluateKernel()(order, site(task)).metrics
+    named = {name: np.array(some) for name, some in slices.items()}
+    monkeypatch.setattr(task, "site_eval_slices", lambda number: named)
+    found = EvaluateKernel()(order, site(task)).metrics
+    for key in ("loss", "accuracy"):
+        assert found[key] == pytest.approx(wanted[key], rel=1e-6)
+    assert set(found) == {"loss", "accuracy"} | {
+        f"{k}/{n}" for k in ("loss", "accuracy") for n in named
+    }

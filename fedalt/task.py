@@ -65,6 +65,11 @@ class GradientTask(Task, Protocol):
         """
 
 
+def comes_in_tasks(task: Task) -> bool:
+    """Say whether a task is one for streams: a :class:`StreamTask`."""
+    return hasattr(task, "task_rows") and hasattr(task, "task_data")
+
+
 @runtime_checkable
 class StreamTask(GradientTask, Protocol):
     """A task whose sites' data come in tasks, one after the other: for schedules of streams.

@@ -13,7 +13,7 @@ from fedalt.alternation.seen import Meeting, Seen
 from fedalt.alternation.stream_view import StreamView
 from fedalt.clients.kernels.base import SiteContext
 from fedalt.errors import ConfigError, DataError, FedaltError
-from fedalt.task import StreamTask
+from fedalt.task import StreamTask, comes_in_tasks
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Streamed:
 def stream_task(site: SiteContext) -> StreamTask:
     """Return the site's task as one that comes in tasks; raises :class:`ConfigError`."""
     task = site.task
-    if not (hasattr(task, "task_rows") and hasattr(task, "task_data")):
+    if not comes_in_tasks(task):
         raise ConfigError(
             f"{type(task).__name__} has no tasks: a stream needs a StreamTask, with tasks, "
             "task_rows and task_data"

@@ -67,7 +67,8 @@ _LONG = 4000
 """Steps of the stream that the warning looks at."""
 
 
-@lru_cache(maxsize=256)
+# One entry for each site of its own order, asked for again in every round.
+@lru_cache(maxsize=4096)
 def hazard_steps(law: Hazard, tasks: int, steps: int, seeds: Seeds) -> np.ndarray:
     """Return the task of each step (steps,); a longer stream begins with a shorter one."""
     rng = seeds.numpy()

@@ -12,6 +12,7 @@ from fedalt.alternation import Phase, Preview
 from fedalt.alternation.seen import Meeting, Seen
 from fedalt.errors import ConfigError, FedaltError
 from fedalt.runs.report import Table
+from fedalt.task import comes_in_tasks
 
 MOST_SITES = 200
 """How many sites are followed where a plan is looked at before a run."""
@@ -191,7 +192,7 @@ def walk_streams(
 
 def check_stream_task(task: Any, numbers: tuple[int, ...], phase: str) -> None:
     """Raise :class:`ConfigError` unless a task has tasks of these numbers."""
-    if not (hasattr(task, "task_rows") and hasattr(task, "task_data")):
+    if not comes_in_tasks(task):
         raise ConfigError(
             f"phase '{phase}': the schedule has a stream, but {type(task).__name__} comes in no "
             "tasks; use a StreamTask, or a schedule without 'stream'"

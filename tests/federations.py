@@ -90,12 +90,27 @@ def settings(**changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
-def federate(task: Any, folder: Path, **changes: Any) -> tuple[dict[str, Any], Snapshot]:
-    """Run a task to the end in ``folder``; return the result and the last snapshot."""
+class Stop(Exception):
+    """Ends a run from outside."""
+
+
+def federate(
+    task: Any, folder: Path, stop_at: int | None = None, **changes: Any
+) -> tuple[dict[str, Any], Snapshot]:
+    """Run, or go on with, a task in ``folder``; return the result and the last snapshot.
+
+    Raises :class:`Stop` once the round ``stop_at`` is committed.
+    """
     config = settings(**changes)
     run = RunFolder(folder)
-    run.create(config)
-    result = simulate(config, run, lambda spec: task)  # type: ignore[arg-type]
+    if not (folder / "config.json").exists():
+        run.create(config)
+
+    def hear(event: Any) -> None:
+        if event["event"] == "committed" and event["round"] == stop_at:
+            raise Stop
+
+    result = simulate(config, run, lambda spec: task, [hear])  # type: ignore[arg-type]
     snapshot, notes = newest_checkpoint(run.checkpoints)
     assert snapshot is not None, notes
     return result, snapshot

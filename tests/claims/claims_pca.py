@@ -1,22 +1,18 @@
-"""Federated PCA through the whole system: one way to run it, and intervals over seeds."""
+"""Federated PCA through the whole system: one way to run it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from scipy import stats
+from claims_runs import Runs
 
-from fedalt.build import TaskCache
 from fedalt.config import variant_overrides
-from fedalt.runs.folder import RunFolder
-from fedalt.runs.report import Finished, finished
-from fedalt.runs.simulate import simulate
+from fedalt.runs.report import Finished
 from fedalt.scenario import find_scenario
 from fedalt.scenarios.federated_pca.task import FederatedPCA
 
@@ -32,26 +28,15 @@ needs_nsl_kdd = pytest.mark.skipif(
 
 
 @dataclass
-class Bench:
-    """Runs variants of the scenario in a folder, each configuration once."""
-
-    folder: Path
-    tasks: TaskCache = field(default_factory=TaskCache)
-    done: dict[tuple[str, ...], Finished] = field(default_factory=dict)
+class Bench(Runs):
+    """Runs variants of the scenario."""
 
     def run(self, *overrides: str, variant: str | None = None, again: bool = False) -> Finished:
         """Run a configuration to its end; the same one again is read from memory."""
         key = (*overrides, f"variant={variant}")
-        if again or key not in self.done:
-            config = configuration(*overrides, variant=variant)
-            folder = RunFolder(self.folder / f"run-{len(self.done)}{'-again' * again}")
-            folder.create({**config, "compared": {}})
-            simulate(config, folder, self.tasks)
-            made = finished(folder, variant or "main")
-            if again:
-                return made
-            self.done[key] = made
-        return self.done[key]
+        return self.carry_out(
+            key, lambda: configuration(*overrides, variant=variant), variant or "main", again
+        )
 
     def task(self, run: Finished) -> FederatedPCA:
         return cast(FederatedPCA, self.tasks(run.config["task"]))
@@ -87,13 +72,3 @@ def quick_unless(overrides: Sequence[str]) -> list[str]:
 
 def pick(results: Sequence[Mapping[str, float]], measure: str) -> list[float]:
     return [result[measure] for result in results]
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> str:
-    """Mean ± half of a t-interval over seeds, for messages."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.4f} (one seed)"
-    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    half = float(stats.t.ppf((1.0 + level) / 2.0, len(values) - 1)) * error
-    return f"{mean:.4f} ± {half:.4f} ({len(values)} seeds: {', '.join(f'{v:.4f}' for v in values)})"

@@ -7,19 +7,16 @@ uniform rehearsal is not, and nothing here tests it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from claims_pca import interval
+from claims_runs import Runs, interval
 
-from fedalt.build import TaskCache
 from fedalt.cli.main import main
-from fedalt.runs.folder import RunFolder
-from fedalt.runs.report import Finished, finished
-from fedalt.runs.simulate import simulate
+from fedalt.runs.report import Finished
 from fedalt.scenario import find_scenario
 from fedalt.scenarios.continual_power_law.measures import StreamRun, measure, read_run
 
@@ -42,21 +39,12 @@ needs_mnist = pytest.mark.skipif(
 
 
 @dataclass
-class Bench:
-    """Runs configurations of the scenario, each once."""
-
-    folder: Path
-    tasks: TaskCache = field(default_factory=TaskCache)
-    done: dict[tuple[str, ...], Finished] = field(default_factory=dict)
+class Bench(Runs):
+    """Runs configurations of the scenario."""
 
     def run(self, *overrides: str) -> Finished:
-        if overrides not in self.done:
-            config = find_scenario("continual_power_law").config([*SMALL, *overrides])
-            folder = RunFolder(self.folder / f"run-{len(self.done)}")
-            folder.create({**config, "compared": {}})
-            simulate(config, folder, self.tasks)
-            self.done[overrides] = finished(folder, "main")
-        return self.done[overrides]
+        scenario = find_scenario("continual_power_law")
+        return self.carry_out(overrides, lambda: scenario.config([*SMALL, *overrides]))
 
     def read(self, *overrides: str) -> StreamRun:
         run = self.run(*overrides)

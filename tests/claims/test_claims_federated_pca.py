@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from claims_pca import NSL_KDD, SEEDS, SYNTHETIC, Bench, interval, needs_nsl_kdd, pick
+from claims_pca import NSL_KDD, SEEDS, SYNTHETIC, Bench, needs_nsl_kdd, pick
+from claims_runs import interval
 
 from fedalt import manifold
 from fedalt.scenarios.federated_pca import baselines

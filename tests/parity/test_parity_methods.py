@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federations import LeastSquares, settings
+from federations import LeastSquares, Stop, federate, settings
 
-from fedalt.runs.checkpoint import Snapshot, newest_checkpoint
-from fedalt.runs.folder import RunFolder
-from fedalt.runs.simulate import simulate
+from fedalt.runs.checkpoint import Snapshot
 
 METHODS: dict[str, dict[str, Any]] = {
     "penalties": {"ewc_lambda": 0.2, "si_c": 0.05},
@@ -34,32 +32,20 @@ class Streamed(LeastSquares):
         return torch.from_numpy((x, -x, x + 1.0)[task]), torch.from_numpy(y)
 
 
-class Stop(Exception):
-    """Ends a run from outside."""
-
-
 def run(
     place: Path, params: dict[str, Any], stop_at: int | None = None, **engine: Any
 ) -> tuple[str, Snapshot]:
     """Run, or go on with, a stream of three tasks in two rounds each."""
     phase = {"kernel": "gradient", "epochs": 2, "batch_size": 4, "params": {"lr": 0.05, **params}}
-    config = settings(
+    result, snapshot = federate(
+        Streamed(),
+        place,
+        stop_at,
         rounds=9,
         phases={"train": phase},
         schedule={"stream": {"of": "train", "tasks": 3, "rounds": 2, "new": 9, "order": "shift"}},
         engine={**settings()["engine"], **engine},
     )
-    folder = RunFolder(place)
-    if not (place / "config.json").exists():
-        folder.create(config)
-
-    def hear(event: Any) -> None:
-        if event["event"] == "committed" and event["round"] == stop_at:
-            raise Stop
-
-    result = simulate(config, folder, lambda spec: Streamed(), [hear])  # type: ignore[arg-type]
-    snapshot, notes = newest_checkpoint(folder.checkpoints)
-    assert snapshot is not None, notes
     return result["weights_sha256"], snapshot
 
 

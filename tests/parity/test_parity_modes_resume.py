@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federations import LeastSquares, settings
-
-from fedalt.runs.checkpoint import newest_checkpoint
-from fedalt.runs.folder import RunFolder
-from fedalt.runs.simulate import simulate
-
-
-class Stop(Exception):
-    """Ends a run from outside."""
+from federations import LeastSquares, Stop, federate, settings
 
 
 def run(place: Path, mode: str, stop_at: int | None = None) -> tuple[dict[str, Any], Any]:
@@ -23,17 +15,8 @@ def run(place: Path, mode: str, stop_at: int | None = None) -> tuple[dict[str, A
     params = {"lr": 0.05, "momentum": 0.9, "optimizer_state": "persist"}
     phase = {"kernel": "gradient", "epochs": 2, "batch_size": 4, "params": params}
     engine = {**settings()["engine"], "mode": mode}
-    config = settings(rounds=5, phases={"train": phase}, engine=engine)
-    folder = RunFolder(place)
-    if not (place / "config.json").exists():
-        folder.create(config)
-
-    def hear(event: Any) -> None:
-        if event["event"] == "committed" and event["round"] == stop_at:
-            raise Stop
-
-    result = simulate(config, folder, lambda spec: LeastSquares(), [hear])  # type: ignore[arg-type]
-    return result, newest_checkpoint(folder.checkpoints)[0]
+    changes = {"rounds": 5, "phases": {"train": phase}, "engine": engine}
+    return federate(LeastSquares(), place, stop_at, **changes)
 
 
 @pytest.mark.parametrize("mode", ["auto", "batched:3"])

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federations import BLOCKWISE, federate, settings
+from federations import BLOCKWISE, Stop, federate, settings
 from stream_tasks import ToyStream
-
-from fedalt.runs.folder import RunFolder
-from fedalt.runs.simulate import simulate
 
 ENGINE = settings()["engine"]
 
@@ -61,26 +58,15 @@ def test_any_number_of_workers_gives_one_hash(tmp_path: Path, params: dict[str, 
         assert all(np.array_equal(other[site][name], values) for name, values in state.items())
 
 
-class Stopped(RuntimeError):
-    pass
-
-
 @pytest.mark.parametrize("at", [1, 2, 5])
 @pytest.mark.parametrize("params", [{}, {"si_c": 0.1, "agem_memory": 8}], ids=["plain", "si+agem"])
 def test_a_stream_stopped_anywhere_goes_on_with_what_its_clients_had_seen(
     tmp_path: Path, at: int, params: dict[str, Any]
 ) -> None:
     whole, _ = federate(toy(), tmp_path / "whole", **config(**params))
-    folder = RunFolder(tmp_path / "stopped")
-    folder.create(settings(**config(**params)))
-
-    def stop(event: dict[str, Any]) -> None:
-        if event["event"] == "committed" and event["round"] == at:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        simulate(folder.config(), folder, lambda spec: toy(), [stop])  # type: ignore[arg-type, list-item]
-    again = simulate(folder.config(), folder, lambda spec: toy())  # type: ignore[arg-type]
+    with pytest.raises(Stop):
+        federate(toy(), tmp_path / "stopped", at, **config(**params))
+    again, _ = federate(toy(), tmp_path / "stopped", **config(**params))
     assert again["weights_sha256"] == whole["weights_sha256"]
     assert again["round"] == whole["round"] == 8
 

@@ -22,6 +22,18 @@ from fedalt.clients.kernels.model import ReusedModel
 from fedalt.seeds import Seeds
 
 FEATURES, CLASSES, TASKS = 5, 4, 3
+
+
+def descend(model: nn.Module, loss: torch.Tensor, lr: float = 0.1) -> None:
+    """Take one plain step of gradient descent."""
+    model.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for param in model.parameters():
+            assert param.grad is not None
+            param -= lr * param.grad
+
+
 Arrays = Mapping[str, np.ndarray]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from method_toys import Softmax, Walker, kept, linear, mlp, same
+from method_toys import Softmax, Walker, descend, kept, linear, mlp, same
 from torch import nn
 
 from fedalt.alternation.phase import Phase
@@ -93,11 +93,7 @@ def test_training_follows_the_loss_with_its_penalty() -> None:
             loss, _ = walker.task.loss(model, tuple(part[rows] for part in data))
             for name, param in model.named_parameters():
                 loss = loss + 2.5 * (fisher[name] * (param - end[name]) ** 2).sum()
-            model.zero_grad()
-            loss.backward()
-            with torch.no_grad():
-                for param in model.parameters():
-                    param -= 0.1 * param.grad
+            descend(model, loss)
     for name, value in model.state_dict().items():
         np.testing.assert_allclose(work.arrays[name], value, atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from method_toys import Softmax, Walker, kept, mlp, normed
+from method_toys import Softmax, Walker, descend, kept, mlp, normed
 from torch import nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -104,11 +104,7 @@ def test_replay_trains_on_batch_and_memory_together() -> None:
             pairs = zip(take(data, torch.from_numpy(rows)), old, strict=True)
             loss, _ = task.loss(model, tuple(torch.cat(pair) for pair in pairs))
             losses.append(loss.item())
-            model.zero_grad()
-            loss.backward()
-            with torch.no_grad():
-                for param in model.parameters():
-                    param -= 0.1 * param.grad
+            descend(model, loss)
     for name, value in model.state_dict().items():
         np.testing.assert_allclose(work.arrays[name], value, atol=1e-6)
     assert work.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)

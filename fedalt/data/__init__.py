@@ -5,7 +5,7 @@ from fedalt.data.folder import DataFolder, cache_folder, data_folder, find_file
 from fedalt.data.idx import read_idx
 from fedalt.data.images import ImageSet
 from fedalt.data.labels import label_table, plot_labels
-from fedalt.data.mnist import load_digits, load_fashion_mnist, load_mnist
+from fedalt.data.mnist import load_digits, load_fashion_mnist, load_images, load_mnist
 from fedalt.data.nsl_kdd import load_nsl_kdd
 from fedalt.data.partition_by_name import PARTITIONS, partition
 from fedalt.data.partitions import (
@@ -41,6 +41,7 @@ __all__ = [
     "label_table",
     "load_digits",
     "load_fashion_mnist",
+    "load_images",
     "load_mnist",
     "load_nsl_kdd",
     "load_shakespeare",

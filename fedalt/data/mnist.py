@@ -14,7 +14,7 @@ import numpy as np
 from fedalt.data.folder import DataFolder, data_folder, not_found
 from fedalt.data.idx import read_idx
 from fedalt.data.images import ImageSet
-from fedalt.errors import DataError
+from fedalt.errors import ConfigError, DataError, nearest
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 # Digests of the files at URL. Copies packed by others hold the same images under other
@@ -43,6 +43,7 @@ CLOTHES = (
 MNIST_FOLDERS = ("mnist", "MNIST/raw")
 FASHION_FOLDERS = ("fashion-mnist", "FashionMNIST/raw")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+IMAGE_SETS = ("mnist", "fashion_mnist")
 SHAPES = {"train": (60_000, 28, 28), "t10k": (10_000, 28, 28)}
 
 
@@ -92,6 +93,17 @@ def load_fashion_mnist(
             "https://github.com/zalandoresearch/fashion-mnist.",
         )
     return _read_four(found, "Fashion-MNIST", CLOTHES, check_counts)
+
+
+def load_images(name: str, root: str | Path | None = None, *, download: bool = False) -> ImageSet:
+    """Load one of ``IMAGE_SETS`` by name; only MNIST is ever downloaded.
+
+    Raises :class:`ConfigError` for another name, naming the setting ``task.data``, and
+    :class:`DataError` as the set's own loader does.
+    """
+    if name not in IMAGE_SETS:
+        raise ConfigError(f"task.data: unknown data set '{name}'{nearest(name, IMAGE_SETS)}")
+    return load_mnist(root, download=download) if name == "mnist" else load_fashion_mnist(root)
 
 
 def load_digits() -> ImageSet:

@@ -18,8 +18,8 @@ from torch import nn
 from fedalt.alternation.block import Block
 from fedalt.alternation.lazy_sites import LazySites
 from fedalt.alternation.site import Site
-from fedalt.data import ImageSet, load_fashion_mnist, load_mnist
-from fedalt.errors import ConfigError, DataError, nearest
+from fedalt.data import load_images
+from fedalt.errors import ConfigError, DataError
 from fedalt.scenarios.continual_power_law import judge as judging
 from fedalt.scenarios.continual_power_law import rows as dealt
 from fedalt.scenarios.continual_power_law.judge import Batch, joined, sliced
@@ -29,7 +29,6 @@ from fedalt.scenarios.continual_power_law.variants import partition_rule, read_v
 from fedalt.seeds import Seeds
 from fedalt.task import Arrays
 
-DATA = ("mnist", "fashion_mnist")
 LARGEST = 2 * 1024**3
 """Bytes that all of a site's data may take at once."""
 
@@ -77,7 +76,7 @@ class ImageStream:
             raise ConfigError(f"task.held_out is {held_out}, but must lie in [0, 1)")
         self._network = Network(model, tuple(widths(hidden, "task.hidden")), norm, dropout)
         rule = partition_rule(partition)
-        images, seeds = _load(data, root), Seeds(seed)
+        images, seeds = load_images(data, root), Seeds(seed)
         dealt.check_images(images, side)
         self._side = side
         self._variant = read_variant(variant, protocol, tasks, len(images.classes), side, seeds)
@@ -224,9 +223,3 @@ class ImageStream:
             rows = self._variant.rows_of(self._test_labels, task)
             images = self._test_pixels.index_select(0, torch.from_numpy(rows))
             yield task, self._variant.batch(images, self._test_labels[rows], task)
-
-
-def _load(data: str, root: str | None) -> ImageSet:
-    if data not in DATA:
-        raise ConfigError(f"task.data: unknown data set '{data}'{nearest(data, DATA)}")
-    return load_mnist(root) if data == "mnist" else load_fashion_mnist(root)

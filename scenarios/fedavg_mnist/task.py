@@ -18,13 +18,12 @@ from torch.nn import functional
 
 from fedalt.alternation.block import Block
 from fedalt.alternation.site import Site
-from fedalt.data import ImageSet, load_fashion_mnist, load_mnist, partition
+from fedalt.data import load_images, partition
 from fedalt.errors import ConfigError, nearest
 from fedalt.seeds import Seeds
 from fedalt.task import Arrays
 
 MODELS = ("logistic", "mlp", "cnn")
-DATA = ("mnist", "fashion_mnist")
 
 
 class DigitsTask:
@@ -50,11 +49,7 @@ class DigitsTask:
     ) -> None:
         if model not in MODELS:
             raise ConfigError(f"task.model: unknown model '{model}'{nearest(model, MODELS)}")
-        if data not in DATA:
-            raise ConfigError(f"task.data: unknown data set '{data}'{nearest(data, DATA)}")
-        self.images: ImageSet = (
-            load_mnist(root, download=download) if data == "mnist" else load_fashion_mnist(root)
-        )
+        self.images = load_images(data, root, download=download)
         self._model = model
         rng = Seeds(seed).at("partition").numpy()
         kept = np.arange(len(self.images.train_y))

@@ -1,0 +1,1 @@
+"""Volumes of medical images: reading, preparing, patches, and judging segmentations."""

@@ -75,9 +75,11 @@ class Seen:
         """Return what the stream's experience holds for a site, and its past after it.
 
         Raises :class:`DataError` where the site has too few rows of the new task, and
-        :class:`ScheduleError` where more would be rehearsed than was seen.
+        :class:`ScheduleError` where more would be rehearsed than was seen, or where the stream
+        counts its experiences anew.
         """
         task = stream.new_task(site, root)
+        self._check_follows(stream, task)
         seeds = Seeds(root).at("stream", site)
         since, pools = dict(self.since), dict(self.pools)
         if task not in pools:
@@ -88,7 +90,7 @@ class Seen:
         if stream.environment(site).stochastic:
             past = []
         rows = {task: pools[task]}
-        lags = [max(1, stream.experience - since[t]) for t in past]
+        lags = [stream.experience - since[t] for t in past]
         try:
             counts = stream.environment(site).counts(
                 lags, len(pools[task]), stream.rehearsal, [len(pools[t]) for t in past]
@@ -102,6 +104,23 @@ class Seen:
         return (
             Meeting(task, stream.experience, rows),
             Seen(since, pools, stream.experience, task),
+        )
+
+    def _check_follows(self, stream: StreamView, task: int) -> None:
+        """Raise :class:`ScheduleError` where an experience is not the last one or a later one.
+
+        Lags are differences of experiences, so that numbers used twice would make every past
+        task look as if it had just been met.
+        """
+        here = stream.experience
+        if here > self.now or (here == self.now and task == self.task):
+            return
+        again = f"goes back to experience {here}" if here < self.now else f"has experience {here}"
+        raise ScheduleError(
+            f"the stream {again} with task {task}, after experience {self.now} with task "
+            f"{self.task}; a stream that follows another goes on where that one ended, by "
+            f"'first' ({self.now + 1} or more), and one that is repeated needs a chain of such "
+            "streams"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedalt.alternation import Phase, Preview
 from fedalt.alternation.seen import Meeting, Seen
+from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import ConfigError, FedaltError
 from fedalt.runs.report import Table
 from fedalt.task import comes_in_tasks
@@ -28,7 +29,7 @@ class SiteStream:
     ``meetings`` by experience; ``touches`` by task (pool rows,) in how many rounds each record
     of the pool is read, and so trained on at most; ``memory`` how many rows of past tasks a
     method remembers, and ``revisited`` how many of the former task one reads when the next
-    begins.
+    begins; ``view`` is the stream as it was met last.
     """
 
     meetings: dict[int, Meeting] = field(default_factory=dict)
@@ -36,6 +37,7 @@ class SiteStream:
     seen: Seen = field(default_factory=Seen)
     memory: int = 0
     revisited: int = 0
+    view: StreamView | None = None
 
     def kept(self) -> int:
         """Return the most rows of past tasks that it has to keep at any time.
@@ -232,11 +234,12 @@ def _names(sites: list[int]) -> str:
     return shown if len(sites) <= 6 else f"{shown} and {len(sites) - 6} more"
 
 
-def _meet(own: SiteStream, stream: Any, site: int, root: int, task: Any) -> None:
-    meeting = own.meetings.get(stream.experience)
-    if meeting is None:
+def _meet(own: SiteStream, stream: StreamView, site: int, root: int, task: Any) -> None:
+    # Rounds of one experience hold the same; another stream of the same number is looked at.
+    if stream != own.view:
         meeting, own.seen = own.seen.meet(stream, site, root, lambda t: task.task_rows(site, t))
-        own.meetings[stream.experience] = meeting
+        own.meetings[stream.experience], own.view = meeting, stream
+    meeting = own.meetings[stream.experience]
     for number, rows in meeting.rows.items():
         pool = own.seen.pools[number]
         counts = own.touches.setdefault(number, np.zeros(len(pool), np.int32))

@@ -64,6 +64,24 @@ def test_streams_follow_each_other_in_a_chain() -> None:
     assert rehearsed == [{}, {}, {0: 2, 1: 3}, {0: 1, 1: 1, 2: 3}]
 
 
+@pytest.mark.parametrize(
+    ("schedule", "where"),
+    [
+        (chain(stream(LEARN, [0, 1]), stream(LEARN, [2, 3])), "round 3, .* to experience 0"),
+        (chain(stream(LEARN, 1), stream(LEARN, [1, 2])), "round 2, .* has experience 0"),
+        (repeat(stream(LEARN, 3), 2), "round 4, .* back to experience 0 with task 0"),
+        (chain(stream(LEARN, 3), stream(LEARN, 2, first=1)), "round 4, .* to experience 1"),
+    ],
+    ids=["without first", "one task", "repeated", "first too low"],
+)
+def test_a_stream_that_counts_anew_is_refused_before_it_runs(
+    schedule: Schedule, where: str
+) -> None:
+    task = ToyStream()
+    with pytest.raises(ScheduleError, match=where):
+        walk_streams(planned(schedule, task), task, root=3)
+
+
 def test_a_hazard_may_have_more_experiences_than_tasks() -> None:
     schedule = stream(LEARN, 3, environment={"hazard": {"p_new": 0.5}}, experiences=12)  # type: ignore[arg-type]
     assert len(experiences(schedule)) == 12

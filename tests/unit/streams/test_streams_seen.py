@@ -127,6 +127,20 @@ def test_refusals_name_the_task_and_what_to_do() -> None:
         seen.meet(replace(stream, experience=1), 0, 0, lambda task: 60)
 
 
+def test_experiences_counted_anew_are_refused() -> None:
+    """A second stream without 'first' would find every past task one experience old."""
+    seen = go(BASE, at=(0, 1, 2))[-1][1]
+    with pytest.raises(ScheduleError, match=r"goes back to experience 0 .* by 'first' \(3 or more"):
+        seen.meet(BASE, 0, 7, lambda task: ROWS)
+    other = replace(BASE, tasks=(4, 3), experience=2, first=2)
+    with pytest.raises(ScheduleError, match="has experience 2 with task 4, after experience 2"):
+        seen.meet(other, 0, 7, lambda task: ROWS)
+    onwards = replace(other, experience=3, first=3, environments=(Environment("upper"),))
+    assert seen.meet(onwards, 0, 7, lambda task: ROWS)[0].rehearsed == {0: 20, 1: 20, 2: 20}
+    # Work that is done once more, after a resume, is the same experience.
+    assert seen.meet(replace(BASE, experience=2), 0, 7, lambda task: ROWS)[0].task == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,6 +145,15 @@ class ScoreTable:
         """The sites of the cases, in order of their names."""
         return tuple(sorted({case.site for case in self.cases}))
 
+    @property
+    def groups(self) -> list[tuple[str | None, str | None]]:
+        """All cases, then each modality and its sites, as (modality, site); None is all."""
+        found: list[tuple[str | None, str | None]] = [(None, None)] if self.cases else []
+        for modality in self.modalities:
+            sites = {case.site for case in self.cases if case.modality == modality}
+            found += [(modality, None), *((modality, site) for site in sorted(sites))]
+        return found
+
     def values(
         self, measure: str, modality: str | None = None, site: str | None = None
     ) -> np.ndarray:
@@ -193,7 +202,7 @@ class ScoreTable:
         finite values behind it; ``missed`` and ``false_alarms`` are counts.
         """
         found: list[Row] = []
-        for modality, site in self._groups():
+        for modality, site in self.groups:
             values = {m: self.values(m, modality, site) for m in MEASURES}
             events = {
                 e: self.values(e, modality, site).sum(axis=0).astype(int)
@@ -251,14 +260,6 @@ class ScoreTable:
                 found[f"{event}/{modality}"] = float(self.values(event, modality).sum())
         start = f"{prefix}/" if prefix else ""
         return {start + name: value for name, value in found.items() if np.isfinite(value)}
-
-    def _groups(self) -> Iterator[tuple[str | None, str | None]]:
-        if self.cases:
-            yield None, None
-        for modality in self.modalities:
-            yield modality, None
-            sites = {case.site for case in self.cases if case.modality == modality}
-            yield from ((modality, site) for site in sorted(sites))
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

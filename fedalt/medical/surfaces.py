@@ -64,7 +64,7 @@ def surface_voxels(mask: np.ndarray) -> np.ndarray:
         return np.empty((0, mask.ndim), np.int64)
     inside = mask[boxes[0]]
     surface = inside & ~ndimage.binary_erosion(inside)
-    return np.argwhere(surface) + np.array([side.start for side in boxes[0]])
+    return np.asarray(np.argwhere(surface) + np.array([side.start for side in boxes[0]]))
 
 
 def check_spacing(spacing: Sequence[float], dimensions: int) -> np.ndarray:

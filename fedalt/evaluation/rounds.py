@@ -23,6 +23,15 @@ class ClientMatrices:
     sites: tuple[str, ...]
     values: np.ndarray
 
+    def of(self, sites: Sequence[str]) -> np.ndarray:
+        """Return R (sites, experiences, tasks) of these sites, NaN for one not measured."""
+        places = {name: place for place, name in enumerate(self.sites)}
+        found = np.full((len(sites), *self.values.shape[1:]), np.nan)
+        for row, name in enumerate(sites):
+            if name in places:
+                found[row] = self.values[places[name]]
+        return found
+
 
 def matrix_from_rounds(
     rounds: Rounds,

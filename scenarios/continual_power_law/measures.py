@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from fedalt.alternation import History, RoundSchedule, StreamView, preview_schedule
+from fedalt.alternation import History, Preview, RoundSchedule, preview_schedule
 from fedalt.alternation.parse import parse_schedule
 from fedalt.errors import ConfigError
 from fedalt.evaluation import (
@@ -37,7 +36,8 @@ class StreamRun:
     """A finished run with its plan: what each client met, and what the model then knew.
 
     ``matrix`` is R (experiences, tasks) of the global model, ``clients`` (clients, experiences,
-    tasks) on each client's own held-out rows, or None where clients did not measure.
+    tasks) on the held-out rows of each client of the plan, or None where clients did not
+    measure; ``few_steps`` (experiences,) is accuracy on new tasks at the first look at them.
     """
 
     plan: StreamPlan
@@ -72,7 +72,8 @@ class StreamRun:
         """Return ACC, BWT and forgetting as each client sees them, means over the clients.
 
         Where clients are at different tasks, the federation's model never stops learning any
-        of them: only to a client is a task a thing of the past.
+        of them: only to a client is a task a thing of the past. A client that was not measured,
+        or has no past, does not count.
         """
         if not self.client_matrices:
             return {}
@@ -83,9 +84,9 @@ class StreamRun:
         )
         found = {name: [f(each) for each in self.client_matrices] for name, f in measured}
         return {
-            name: float(np.mean(values))
+            name: float(np.nanmean(values))
             for name, values in found.items()
-            if not np.isnan(values).any()
+            if not np.isnan(values).all()
         }
 
 
@@ -104,19 +105,19 @@ def read_run(task: Task, run: Finished) -> StreamRun:
         raise ConfigError("this report is about a stream of tasks: the schedule has none")
     numbers: list[list[int]] = [[] for _ in range(plan.experiences)]
     for planned in preview.rounds:
-        for experience in {view.experience for view in _streams(planned)}:
+        for experience in {experience for _, experience, _ in _parts(planned)}:
             numbers[experience].append(planned.round)
     initial = task.evaluate(task.initial_arrays(seeds.at("initial")))
     clients = None
     if run.clients:
-        clients = clients_from_rounds(
-            run.clients, numbers, prefix="accuracy/", tasks=len(plan.tasks)
-        ).values
+        told = clients_from_rounds(run.clients, numbers, prefix="accuracy/", tasks=len(plan.tasks))
+        # Every client is judged, but one that never trains has no stream.
+        clients = told.of([str(site) for site in plan.sites])
     return StreamRun(
         plan=plan,
         matrix=matrix_from_rounds(run.rounds, numbers, tasks=len(plan.tasks)),
         initial=np.array([initial[f"accuracy/{j}"] for j in range(len(plan.tasks))]),
-        few_steps=_few_steps(run.rounds, plan),
+        few_steps=_few_steps(run, preview, plan),
         clients=clients,
         steps=sum(sum(event["steps"].values()) for event in run.rounds),
         rows=sum(
@@ -128,19 +129,33 @@ def read_run(task: Task, run: Finished) -> StreamRun:
     )
 
 
-def _streams(planned: RoundSchedule) -> Iterator[StreamView]:
+def _parts(planned: RoundSchedule) -> Iterator[tuple[str, int, list[int]]]:
+    """Return the phases of a round that view a stream: name, experience, sites that take part."""
     for part in planned.parts:
         if part.phase.view.stream is not None:
-            yield part.phase.view.stream
+            sites = [site.index for site in part.cohort]
+            yield part.phase.name, part.phase.view.stream.experience, sites
 
 
-def _few_steps(rounds: Sequence[Mapping[str, Any]], plan: StreamPlan) -> np.ndarray | None:
-    """Return accuracy on the first client's new task after each first look, where there are."""
-    looks = [event["metrics"] for event in rounds if FIRST_LOOK in event["phases"]]
-    if len(looks) != plan.experiences:
-        return None
-    order = plan.new_tasks()[0]
-    return np.array([m[f"server/accuracy/{j}"] for m, j in zip(looks, order, strict=True)])
+def _few_steps(run: Finished, preview: Preview, plan: StreamPlan) -> np.ndarray | None:
+    """Return accuracy (experiences,) on new tasks after each experience's first look at them.
+
+    The mean over the clients that looked and met a task for the first time; NaN where there is
+    none, or the server did not judge that round. None where nothing was looked at.
+    """
+    metrics = {int(event["round"]): event["metrics"] for event in run.rounds}
+    found, looked = np.full(plan.experiences, np.nan), set[int]()
+    for planned in preview.rounds:
+        for name, experience, sites in _parts(planned):
+            if name != FIRST_LOOK or experience in looked:
+                continue
+            looked.add(experience)
+            since = (plan.sites[site].seen.since for site in sites)
+            new = [task for each in since for task, first in each.items() if first == experience]
+            judged = metrics.get(planned.round, {})
+            values = [float(judged.get(f"server/accuracy/{task}", "nan")) for task in new]
+            found[experience] = np.mean(values) if values else np.nan
+    return None if np.isnan(found).all() else found
 
 
 def measure(task: Task, run: Finished) -> dict[str, float]:

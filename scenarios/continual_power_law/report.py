@@ -34,6 +34,7 @@ COLUMNS = {
     "worst_task": "worst task",
     "worst_client": "worst client",
     "client_bwt": "client BWT",
+    "facilitation_slope": "facilitation",
 }
 NOTES = (
     "ACC: mean accuracy on all tasks after the last experience; AIA: the mean of ACC over "
@@ -42,6 +43,8 @@ NOTES = (
     "need-weighted: accuracy weighted by 1/lag, as a task is needed that comes back by a power law",
     "worst client: ACC on the held-out rows of the client that fares worst; client BWT: on the "
     "client's own rows, since it learnt a task itself, mean over clients",
+    "facilitation: how much accuracy after a phase 'first_look' at a new task rises from one "
+    "experience to the next",
 )
 
 
@@ -91,6 +94,7 @@ def _matrices(run: StreamRun) -> dict[str, Any]:
     """Return R of the global model and of each client as plain data; None: not measured."""
     clients = None if run.clients is None else [_plain(each) for each in run.clients]
     return {
+        "sites": list(run.plan.sites),
         "new_tasks": run.plan.new_tasks().tolist(),
         "global": _plain(run.matrix),
         "initial": run.initial.tolist(),
@@ -144,15 +148,7 @@ def _pictures(
     series = {
         name: run.metric("server/accuracy") for name, run in zip(read, runs.values(), strict=True)
     }
-    clients: tuple[Path, ...] = ()
-    each = first.client_matrices
-    if len(each) > 1:
-        order = np.argsort([average_accuracy(matrix) for matrix in each])
-        some = {
-            f"client {k}, {word}": each[k] for k, word in ((order[0], "worst"), (order[-1], "best"))
-        }
-        title = f"accuracy by task on clients' own rows: {next(iter(read))}"
-        clients = (forgetting_matrix(some, folder / "clients.png", title=title),)
+    clients = _clients(first, next(iter(read)), folder)
     return (
         forgetting_matrix(matrices, folder / "forgetting.png", title="accuracy by task"),
         *clients,
@@ -167,3 +163,15 @@ def _pictures(
         ),
         curves(series, folder / "accuracy.png", "accuracy", "mean of all tasks, by round"),
     )
+
+
+def _clients(run: StreamRun, name: str, folder: Path) -> tuple[Path, ...]:
+    """Draw R of the client that fares worst and of the one that fares best; of one, nothing."""
+    own = dict(zip(run.plan.sites, run.client_matrices, strict=False))
+    ends = {site: average_accuracy(matrix) for site, matrix in own.items()}
+    order = sorted((s for s, end in ends.items() if not np.isnan(end)), key=lambda s: ends[s])
+    if len(order) < 2:
+        return ()
+    some = {f"client {s}, {w}": own[s] for s, w in ((order[0], "worst"), (order[-1], "best"))}
+    title = f"accuracy by task on clients' own rows: {name}"
+    return (forgetting_matrix(some, folder / "clients.png", title=title),)

@@ -63,9 +63,10 @@ def test_clients_matrices_stand_in_the_sites_order() -> None:
     found = clients_from_rounds(events, [[1, 2], [3, 4]])
     assert found.sites == ("2", "10")
     nan = np.nan
-    np.testing.assert_array_equal(
-        found.values, [[[0.3, nan], [0.2, 0.6]], [[0.4, nan], [nan, nan]]]
-    )
+    first, second = [[0.3, nan], [0.2, 0.6]], [[0.4, nan], [nan, nan]]
+    np.testing.assert_array_equal(found.values, [first, second])
+    picked = found.of(["10", "7", "2"])
+    np.testing.assert_array_equal(picked, [second, [[nan] * 2] * 2, first])
 
 
 def test_clients_that_told_nothing_are_named() -> None:

@@ -40,6 +40,20 @@ def carried_out(
     return finished(run, "main")
 
 
+def test_conditions_end_where_they_ended_in_the_run(tmp_path: Path) -> None:
+    """Judged every other round, an experience lasts two; nothing measured would make it five."""
+    stop = {"above": {"metric": "server/accuracy/0", "value": -1.0}}
+    body = {"of": {"until": {"of": "learn", "stop": stop, "max_rounds": 5}}, "tasks": 4}
+    task = ToyStream()
+    run = carried_out(tmp_path, task, body, server_every=2)
+    assert len(run.rounds) == 8
+    read = read_run(task, run)
+    assert read.plan.new_tasks().tolist() == [[0, 1, 2, 3]] * 2
+    judged = [run.rounds[place]["metrics"] for place in (1, 3, 5, 7)]
+    wanted = [[metrics[f"server/accuracy/{j}"] for j in range(4)] for metrics in judged]
+    np.testing.assert_allclose(read.matrix, wanted)
+
+
 def test_a_client_that_never_trains_is_no_client_of_the_stream(tmp_path: Path) -> None:
     task = ToyStream(rows=(30,) * 6)
     clients = {"mode": "fixed", "count": 2}

@@ -16,9 +16,9 @@ from flwr.clientapp import ClientApp
 
 from fedalt.build import TaskCache
 from fedalt.clients.kernels import KernelTable
-from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
+from fedalt.clients.kernels.base import LOCAL_STATE, Kernel, Order, SiteContext, Work
 from fedalt.clients.workers import Pool
-from fedalt.errors import FedaltError, WireError
+from fedalt.errors import ConfigError, FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state
 from fedalt.seeds import Seeds
 from fedalt.task import Task
@@ -156,6 +156,7 @@ class SiteApp(ClientApp):
             precision=str(settings.get("precision", "float32")),
             rounds=int(settings.get("rounds", 0)),
             workers=int(settings.get("workers", 1)),
+            keeps=plan.keeps,
         )
         return self._kernels(plan.phase.kernel), order
 
@@ -173,6 +174,12 @@ class SiteApp(ClientApp):
         work: Work,
         seconds: float,
     ) -> Message:
+        lost = [name for name in order.keeps if f"{LOCAL_STATE}{name}" not in site.state]
+        if lost:
+            raise ConfigError(
+                f"phase '{order.phase.name}': kernel '{order.phase.kernel}' keeps no blocks at the "
+                f"site, but {', '.join(lost)} are local; take their blocks out of its train"
+            )
         if set(work.arrays) != set(order.returns):
             raise WireError(
                 f"kernel '{order.phase.kernel}' returned {sorted(work.arrays)}, "

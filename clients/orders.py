@@ -19,7 +19,7 @@ _SCALARS = ("device", "mode", "precision", "rounds", "workers")
 
 def order_facts(order: Order) -> dict[str, Any]:
     """Return all of an order but its arrays, as JSON takes it."""
-    plan = RoundPlan(order.run_id, order.round, 0, order.phase, order.returns)
+    plan = RoundPlan(order.run_id, order.round, 0, order.phase, order.returns, order.keeps)
     return {
         "plan": base64.b64encode(encode_plan(plan)).decode(),
         "extras": dict(order.extras),
@@ -35,7 +35,14 @@ def read_order(facts: Mapping[str, Any], placed: Layout, region: Region) -> Orde
         values.setflags(write=False)
     scalars = {name: facts[name] for name in _SCALARS}
     return Order(
-        plan.run_id, plan.round, plan.phase, arrays, plan.returns, facts["extras"], **scalars
+        plan.run_id,
+        plan.round,
+        plan.phase,
+        arrays,
+        plan.returns,
+        facts["extras"],
+        keeps=plan.keeps,
+        **scalars,
     )
 
 

@@ -281,7 +281,9 @@ def _phase_keys(phases: Any) -> set[str]:
     keys = [item.name for item in fields(Phase) if item.name != "name"]
     keys += [f"clients.{item.name}" for item in fields(Selector)]
     names = phases if isinstance(phases, Mapping) else ()
-    return {f"phases.{name}.{key}" for name in names for key in (*keys, "view.fraction")}
+    return {
+        f"phases.{name}.{key}" for name in names for key in (*keys, "view.fraction", "view.slices")
+    }
 
 
 def _first_line(error: BaseException) -> str:

@@ -50,6 +50,13 @@ class GradientTask(Task, Protocol):
 
     Its ``site_data`` is a tuple of tensors with equal first dimension (rows), and a batch
     is the same tuple at some rows.
+
+    A task may have more, by name. ``site_draw(site, rng)`` returns the rows of one order, drawn
+    anew, such as patches of volumes. ``site_slices(site)`` names slices of those rows, such as
+    the modalities, for ``view.slices``: name to row numbers. ``site_eval_data(site)`` are the
+    rows that an evaluation reads in place of the training data, ``site_eval_slices(site)``
+    their slices; or ``site_judge(model, site)`` returns the number of cases it judged at a site
+    and the metrics it found, where these are no means over rows.
     """
 
     def model(self) -> torch.nn.Module:

@@ -129,8 +129,9 @@ def _assemble(
         blocks=blocks,
         quorum=config["quorum"],
         timeout=config["engine"]["timeout"],
+        local=planner.local,
     )
-    strategies = StrategyBook(lambda: build(config["strategy"], "strategy"), blocks, len(sites))
+    strategies = StrategyBook(lambda: build(config["strategy"], "strategy"), blocks, planner.sites)
     parts = Parts(
         federation=federation,
         task=task,

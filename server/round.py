@@ -48,6 +48,8 @@ class Federation:
     blocks: BlockMap
     quorum: float
     timeout: float | None
+    local: frozenset[str] = frozenset()
+    """Names of the arrays that stay at the sites."""
 
     @property
     def seeds(self) -> Seeds:
@@ -108,8 +110,11 @@ def _dispatch(
 ) -> Dispatch:
     where = f"phase '{phase.name}'"
     evaluate = kind == "evaluate"
-    trained = () if evaluate else federation.blocks.select(phase.train, where)
+    chosen = () if evaluate else federation.blocks.select(phase.train, where)
+    keeps = tuple(name for name in chosen if name in federation.local)
+    trained = tuple(name for name in chosen if name not in federation.local)
     sent = federation.blocks.select(phase.send, where)
+    sent = tuple(name for name in sent if name not in federation.local)
     target = sent if evaluate else trained
     places = {federation.nodes[site.index]: site.index for site in cohort}
     grid = CohortGrid(federation.grid, list(places), phase.name)
@@ -119,7 +124,7 @@ def _dispatch(
     with seeded_sampling(federation.seeds.at("strategy", round_number, phase.name)):
         messages = list(configure(round_number, arrays, ConfigRecord(), grid))
     _check_addressees(messages, places, f"round {round_number}, {where}")
-    plan = RoundPlan(federation.run_id, round_number, federation.seed, phase, trained)
+    plan = RoundPlan(federation.run_id, round_number, federation.seed, phase, trained, keeps)
     _complete(messages, plan, {name: model[name] for name in sent})
     wanted = {name: model[name] for name in trained}
     expected = Expected(federation.run_id, round_number, phase.name, wanted)

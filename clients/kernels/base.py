@@ -11,6 +11,9 @@ from fedalt.alternation.phase import Phase, Scalar
 from fedalt.seeds import Seeds
 from fedalt.task import Task
 
+LOCAL_STATE = "local/"
+"""What the names of a site's own arrays of the model begin with in its state."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -21,6 +24,7 @@ class Order:
     configuration, such as FedProx's ``proximal-mu``. ``mode`` says how a cohort is to be
     computed, ``precision`` what mixed precision may round to; ``rounds`` is how many the whole
     run may have, 0 where that is not known, ``workers`` how many processes share a cohort.
+    ``keeps`` are arrays that the site trains as it does ``returns``, and keeps to itself.
     """
 
     run_id: str
@@ -34,6 +38,12 @@ class Order:
     precision: str = "float32"
     rounds: int = 0
     workers: int = 1
+    keeps: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The arrays to train: those to return, then those to keep."""
+        return (*self.returns, *self.keeps)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels import optim
-from fedalt.clients.kernels.base import Order, Work
+from fedalt.clients.kernels.base import LOCAL_STATE, Order, Work
 from fedalt.clients.kernels.client import Client
 from fedalt.clients.kernels.held import as_received, hyper_tensors, initial_loss, load, pure_step
 from fedalt.clients.kernels.model import ReusedModel
@@ -126,7 +126,7 @@ class _Batch:
         self._model, self._order, self._clients = model, order, clients
         self._width, self._desks = width, desks
         held = load(model, order, clients)
-        returned = {model.first[name] for name in order.returns}
+        returned = {model.first[name] for name in order.trained}
         self._stacked = {n for n in returned if not model.is_buffer(n)} | held.apart
         own = [held.own[i] if i < len(clients) else {} for i in range(width)]
         self._arrays = {
@@ -145,14 +145,15 @@ class _Batch:
         """Run all stages; return each client's work or its error."""
         for position in range(len(self._clients[0].stages)):
             self._run_stage([client.stages[position] for client in self._clients])
-        arrays = self._results()
+        arrays, kept = self._results(self._order.returns), self._results(self._order.keeps)
         found: list[Work | Exception] = []
         for place, client in enumerate(self._clients):
             error = self._records.errors[place]
             if error is not None:
                 found.append(error)
                 continue
-            client.keep(self._pending[place])
+            own = {f"{LOCAL_STATE}{name}": np.array(s[place]) for name, s in kept.items()}
+            client.keep(self._pending[place] | own)
             found.append(
                 Work(
                     {name: stack[place] for name, stack in arrays.items()},
@@ -238,10 +239,10 @@ class _Batch:
             state = {slot: [t[place] for t in tensors] for slot, tensors in stacks.items()}
             optim.keep(step.trained, state, pending, stages[0].scope)
 
-    def _results(self) -> dict[str, np.ndarray]:
-        """Return what the order wants back, stacked: (K, ...) for each array."""
+    def _results(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return arrays as they are now, stacked: (K, ...) for each."""
         arrays = {}
-        for name in self._order.returns:
+        for name in names:
             value = self._arrays[self._model.first[name]]
             if self._model.first[name] not in self._stacked:
                 value = torch.stack([value] * self._width)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedalt.clients.kernels.base import Order, SiteContext
-from fedalt.clients.kernels.evaluate import Batch, checked, mean_loss, viewed
+from fedalt.clients.kernels.evaluate import Batch, checked, mean_loss
 from fedalt.clients.kernels.model import Place, ReusedModel
 from fedalt.clients.kernels.stages import Plan, Stage, unfold
 from fedalt.clients.kernels.streamed import Streamed, batch_of, read_stream
+from fedalt.clients.kernels.views import seen
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
 
 MISHAPS = (FedaltError, RuntimeError, ValueError, TypeError, IndexError)
@@ -46,13 +47,13 @@ def check_order(model: ReusedModel, order: Order, site: SiteContext) -> tuple[Pl
     Raises :class:`ConfigError` for arrays, params or blocks that do not fit.
     """
     where = Place(order, site)
-    for name in order.returns:
+    for name in order.trained:
         if name not in model.names:
             raise ConfigError(
                 f"{where}: asked to train '{name}'{nearest(name, model.names)}, "
                 "which the model has not"
             )
-    model.check_ties(order.returns, where)
+    model.check_ties(order.trained, where)
     return unfold(order, model.blocks)
 
 
@@ -61,17 +62,30 @@ def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence
     where = Place(order, site)
     view, streamed = order.phase.view, None
     if view.stream is None:
-        given = site.task.site_data(site.site)
+        given = _data_of(site)
     else:
         streamed = read_stream(view.stream, site)
         given = batch_of(site, streamed.meeting.rows)
     data = checked(given, model.device, where)
-    rows = viewed(np.arange(len(data[0])), view.fraction, site.seeds)
+    slices = getattr(site.task, "site_slices", None)
+    sliced = {} if slices is None else slices(site.site)
     # An epoch of as many steps in every environment, where the stream asks for that.
     by_steps = view.stream is not None and view.stream.budget == "steps"
     share = streamed.meeting.new / len(data[0]) if streamed is not None and by_steps else None
-    stages = tuple(plan.of(rows, site.seeds, share) for plan in plans)
+    try:
+        rows = seen(np.arange(len(data[0])), view, site.seeds, sliced)
+        stages = tuple(plan.of(rows, site.seeds, share, sliced) for plan in plans)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
     return Client(site, data, rows, stages, where, streamed)
+
+
+def _data_of(site: SiteContext) -> object:
+    """Return a site's rows: those it has, or where the task draws them anew, this order's."""
+    draw = getattr(site.task, "site_draw", None)
+    if draw is None:
+        return site.task.site_data(site.site)
+    return draw(site.site, site.seeds.at("draw").numpy())
 
 
 def received_loss(model: ReusedModel, client: Client) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels import optim
-from fedalt.clients.kernels.base import Order, Work
+from fedalt.clients.kernels.base import LOCAL_STATE, Order, Work
 from fedalt.clients.kernels.client import Client, no_rows_for_batch_norm
 from fedalt.clients.kernels.held import (
     Held,
@@ -93,8 +93,9 @@ class _One:
                 return no_rows_for_batch_norm(error, self._client.where, 1, 1)
         if self._records.errors[0] is not None:
             return self._records.errors[0]
-        self._client.keep(self._pending)
         first = ready[0].step.model.first
+        own = {f"{LOCAL_STATE}{n}": self._read(n, first[n]) for n in self._order.keeps}
+        self._client.keep(self._pending | own)
         arrays = {name: self._read(name, first[name]) for name in self._order.returns}
         metrics = {**self._records.means(0), **extra}
         return Work(arrays, len(self._client.rows), metrics, int(self._records.steps[0]))

@@ -10,10 +10,10 @@ whose sites' data fall into slices (tasks of a stream, modalities) has each of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ import torch
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.exact import exact
 from fedalt.clients.kernels.model import ModelCache, Place, ReusedModel
+from fedalt.clients.kernels.views import seen
 from fedalt.errors import ConfigError, DataError
 from fedalt.seeds import Seeds
 
@@ -58,15 +59,6 @@ def checked(data: object, device: torch.device, where: Place) -> Batch:
     if lengths == {0}:
         raise DataError(f"{where}: it has no rows of data; leave it out of the cohort")
     return tuple(part.to(device) for part in data)
-
-
-def viewed(rows: np.ndarray, fraction: float, seeds: Seeds) -> np.ndarray:
-    """Return a view's rows: ``⌈fraction·n⌉`` of them, drawn without replacement, in order."""
-    if fraction >= 1.0:
-        return rows
-    # 0.07·100 is 7.000000000000001 in floating point and still means 7 rows.
-    count = max(1, math.ceil(fraction * len(rows) - 1e-9))
-    return np.sort(seeds.at("view").numpy().choice(rows, count, replace=False))
 
 
 @contextmanager
@@ -114,7 +106,8 @@ class EvaluateKernel:
     """Judge the received model on ``task.site_eval_data(site)``, or else its training data.
 
     ``task.site_eval_slices(site)``, name to rows of that data, are judged one by one where there
-    are such: ``accuracy/<name>`` for a metric ``accuracy``.
+    are such: ``accuracy/<name>`` for a metric ``accuracy``. A task whose judgement is no mean
+    over rows gives its own: ``task.site_judge(model, site)``, number of cases and metrics.
     """
 
     _models: ModelCache = field(default_factory=ModelCache, repr=False, compare=False)
@@ -133,15 +126,32 @@ class EvaluateKernel:
             keys = ", ".join(f"params.{key}" for key in order.phase.params)
             raise ConfigError(f"phase '{order.phase.name}': evaluate takes no params, got {keys}")
         model = self._models(site.task, order.device, order.precision)
+        if hasattr(site.task, "site_judge"):
+            return _judged(model, order, site)
         of_site = getattr(site.task, "site_eval_data", site.task.site_data)
         data = checked(of_site(site.site), model.device, Place(order, site))
-        rows = viewed(np.arange(len(data[0])), order.phase.view.fraction, site.seeds)
-        model.load(order, site)
         slices = getattr(site.task, "site_eval_slices", None)
         named = {} if slices is None else slices(site.site)
+        try:
+            rows = seen(np.arange(len(data[0])), order.phase.view, site.seeds, named)
+        except DataError as error:
+            raise DataError(f"{Place(order, site)}: {error}") from error
+        model.load(order, site)
         inside = {name: rows[np.isin(rows, some)] for name, some in named.items()}
         with exact(order):
             return Work({}, len(rows), _measured(model, data, rows, inside, site.seeds))
+
+
+def _judged(model: ReusedModel, order: Order, site: SiteContext) -> Work:
+    """Let the task judge the received model on a site's cases."""
+    task: Any = site.task
+    model.load(order, site)
+    model.module.eval()
+    with exact(order), torch.no_grad(), lent_randomness(site.seeds, model.device):
+        cases, metrics = task.site_judge(model.module, site.site)
+    if not cases:
+        raise DataError(f"{Place(order, site)}: it has no cases to judge a model on")
+    return Work({}, cases, {name: float(value) for name, value in metrics.items()})
 
 
 def _measured(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fedalt.clients.kernels.base import Order
+from fedalt.clients.kernels.base import LOCAL_STATE, Order
 from fedalt.clients.kernels.client import Client, received_loss
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.pure import PureStep, hypers_of
@@ -40,11 +40,15 @@ class Held:
 def load(model: ReusedModel, order: Order, clients: Sequence[Client]) -> Held:
     """Read what each client begins with; raises :class:`ConfigError` as the reference does."""
     kept = [
-        {n for n in model.names if n not in order.arrays and f"local/{n}" in client.site.state}
+        {
+            n
+            for n in model.names
+            if n not in order.arrays and f"{LOCAL_STATE}{n}" in client.site.state
+        }
         for client in clients
     ]
     # What every client has for its own need not be among the initial arrays; what one lacks must.
-    common = {f"local/{name}" for name in set.intersection(*kept)}
+    common = {f"{LOCAL_STATE}{name}" for name in set.intersection(*kept)}
     first = clients[0].site
     state = {key: first.state[key] for key in common}
     model.load(order, replace(first, state=state))

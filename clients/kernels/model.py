@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fedalt.alternation.block import BlockMap
-from fedalt.clients.kernels.base import Order, SiteContext
+from fedalt.clients.kernels.base import LOCAL_STATE, Order, SiteContext
 from fedalt.errors import ConfigError, nearest
 from fedalt.seeds import Seeds
 from fedalt.task import GradientTask, Task
@@ -183,8 +183,8 @@ class ReusedModel:
         for name in self.names:
             if name in order.arrays:
                 self.write(name, order.arrays[name], where)
-            elif f"local/{name}" in site.state:
-                self.write(name, site.state[f"local/{name}"], where)
+            elif f"{LOCAL_STATE}{name}" in site.state:
+                self.write(name, site.state[f"{LOCAL_STATE}{name}"], where)
             else:
                 self.write(name, self._initial_array(name, site.seeds.root, where), where)
         for name, value in self._transient.items():

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fedalt.clients.kernels import optim
-from fedalt.clients.kernels.base import Order, Work
+from fedalt.clients.kernels.base import LOCAL_STATE, Order, Work
 from fedalt.clients.kernels.client import (
     ADVICE,
     Client,
@@ -127,7 +127,7 @@ def run_sequential(model: ReusedModel, order: Order, client: Client) -> Work:
     extra = received_loss(model, client)
     received: dict[str, torch.Tensor] = {}
     if any(stage.settings.proximal_mu for stage in client.stages):
-        received = {name: model.tensor(name).clone() for name in order.returns}
+        received = {name: model.tensor(name).clone() for name in order.trained}
     pending: dict[str, np.ndarray] = {}
     kept = ChainMap(pending, client.site.state)
     run = _Run(model, client.data, client.where, received, kept)
@@ -137,5 +137,5 @@ def run_sequential(model: ReusedModel, order: Order, client: Client) -> Work:
         name: model.read(name, order.arrays[name].dtype if name in order.arrays else None)
         for name in order.returns
     }
-    client.keep(pending)
+    client.keep(pending | {f"{LOCAL_STATE}{name}": model.read(name) for name in order.keeps})
     return Work(arrays, len(client.rows), {**run.averages.means(), **extra}, run.steps)

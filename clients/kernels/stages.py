@@ -6,16 +6,17 @@ in order. Which rows a batch holds follows from the stage's seeds alone, whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedalt.alternation.block import BlockMap
-from fedalt.alternation.phase import Phase
+from fedalt.alternation.phase import Phase, View
 from fedalt.clients.kernels.base import Order
-from fedalt.clients.kernels.evaluate import viewed
 from fedalt.clients.kernels.settings import LocalSettings
+from fedalt.clients.kernels.views import only, seen
 from fedalt.errors import ConfigError, ScheduleError
 from fedalt.seeds import Label, Seeds
 
@@ -25,6 +26,7 @@ class Stage:
     """A phase without inner phases, ready to run: one stretch of the client's work.
 
     ``arrays`` are trained, ``rows`` seen; ``scope`` names its optimiser state at the site.
+    ``turns`` are the rows of slices whose batches take turns, none where rows are mixed.
     """
 
     phase: Phase
@@ -33,6 +35,7 @@ class Stage:
     rows: np.ndarray
     seeds: Seeds
     scope: str
+    turns: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,37 @@ class Plan:
     """A stage before it is any client's: the same for all that received the order.
 
     ``views`` leads from the order's phase to this one: where each inner phase draws from, and
-    the fraction that it sees of the outer's rows.
+    its view of the outer's rows. ``slices`` are those that take turns in it.
     """
 
     phase: Phase
     settings: LocalSettings
     arrays: tuple[str, ...]
-    views: tuple[tuple[tuple[Label, ...], float], ...]
+    views: tuple[tuple[tuple[Label, ...], View], ...]
     scope: str
+    slices: tuple[str, ...] = ()
 
-    def of(self, rows: np.ndarray, seeds: Seeds, share: float | None = None) -> Stage:
+    def of(
+        self,
+        rows: np.ndarray,
+        seeds: Seeds,
+        share: float | None = None,
+        sliced: Mapping[str, np.ndarray] | None = None,
+    ) -> Stage:
         """Return a client's stage; ``rows`` are those that the order's phase lets it see.
 
         With a ``share``, an epoch takes as many steps as that share of the rows makes.
+        ``sliced`` are the site's slices, by name. Raises :class:`DataError` for one it lacks.
         """
-        for labels, fraction in self.views:
+        for labels, view in self.views:
             seeds = seeds.at(*labels)
-            rows = viewed(rows, fraction, seeds)
+            rows = seen(rows, view, seeds, sliced or {})
         phase = self.phase
         if share is not None and not phase.steps:
             counted = max(1, round(share * len(rows)))
             phase = replace(phase, steps=phase.epochs * -(-counted // phase.batch_size))
-        return Stage(phase, self.settings, self.arrays, rows, seeds, self.scope)
+        turns = [only(rows, (name,), sliced or {}) for name in self.slices]
+        return Stage(phase, self.settings, self.arrays, rows, seeds, self.scope, tuple(turns))
 
 
 def unfold(order: Order, blocks: BlockMap) -> tuple[Plan, ...]:
@@ -78,40 +90,52 @@ def _unfold(
     phase: Phase,
     order: Order,
     blocks: BlockMap,
-    views: tuple[tuple[tuple[Label, ...], float], ...],
+    views: tuple[tuple[tuple[Label, ...], View], ...],
     scope: str,
 ) -> Iterator[Plan]:
     settings = LocalSettings.read(phase, order)
     if not phase.inner:
         if phase.epochs == 0 and phase.steps == 0:
             raise ConfigError(f"phase '{phase.name}': epochs and steps are 0, nothing to train")
-        arrays = order.returns
+        arrays = order.trained
         if phase is not order.phase:
             arrays = blocks.select(phase.train, f"inner phase '{phase.name}'")
-        if not set(arrays) <= set(order.returns):
+        if not set(arrays) <= set(order.trained):
             raise ScheduleError(
-                f"inner phase '{phase.name}' trains {sorted(set(arrays) - set(order.returns))}, "
+                f"inner phase '{phase.name}' trains {sorted(set(arrays) - set(order.trained))}, "
                 f"which phase '{order.phase.name}' does not return: add its block to train"
             )
-        yield Plan(phase, settings, arrays, views, scope)
+        # The innermost view that names slices says which take turns.
+        named = [view.slices for _, view in views if view.slices] or [order.phase.view.slices]
+        yield Plan(phase, settings, arrays, views, scope, named[-1] if len(named[-1]) > 1 else ())
     for position, inner in enumerate(phase.inner):
         if inner.view.stream is not None and inner.view.stream != order.phase.view.stream:
             raise ConfigError(
                 f"inner phase '{inner.name}': a client that alternates by itself is in one "
                 "experience at a time; put the stream around the nest, not into it"
             )
+        if inner.view.slices and order.phase.view.stream is not None:
+            raise ConfigError(
+                f"inner phase '{inner.name}': the rows of a stream's experience have no slices"
+            )
         place: tuple[Label, ...] = ("inner", position, inner.name)
         yield from _unfold(
             inner.with_params(**{**phase.params, **inner.params}),
             order,
             blocks,
-            (*views, (place, inner.view.fraction)),
+            (*views, (place, inner.view)),
             f"{scope}>{inner.name}",
         )
 
 
 def epochs(stage: Stage) -> Iterator[np.ndarray]:
-    """Yield the row numbers of each epoch, shuffled anew; the last is cut where ``steps`` end."""
+    """Yield the row numbers of each epoch, shuffled anew; the last is cut where ``steps`` end.
+
+    Where slices take turns, each batch is an epoch of its own.
+    """
+    if stage.turns:
+        yield from _taking_turns(stage)
+        return
     rng, phase = stage.seeds.at("batches").numpy(), stage.phase
     size, left = phase.batch_size, phase.steps
     if not left:
@@ -121,6 +145,24 @@ def epochs(stage: Stage) -> Iterator[np.ndarray]:
         shuffled = rng.permutation(stage.rows)
         yield shuffled[: left * size]
         left -= -(-len(shuffled) // size)
+
+
+def _taking_turns(stage: Stage) -> Iterator[np.ndarray]:
+    """Yield batches of one slice each, one slice after the other.
+
+    An epoch ends with the slice that has the fewest batches, so that each gives as many.
+    """
+    rng, phase = stage.seeds.at("batches").numpy(), stage.phase
+    size, left = phase.batch_size, phase.steps
+    rounds = -(-min(map(len, stage.turns)) // size)
+    passes = itertools.count() if left else range(phase.epochs)
+    for _ in passes:
+        shuffled = [rng.permutation(rows) for rows in stage.turns]
+        for number, rows in itertools.product(range(rounds), shuffled):
+            yield rows[number * size : (number + 1) * size]
+            left -= 1
+            if left == 0:
+                return
 
 
 def minibatches(stage: Stage) -> Iterator[np.ndarray]:

@@ -20,26 +20,46 @@ RESERVED = ("server", "clients", "evaluate")
 class View:
     """What of its data a client sees in a phase: a seeded fraction of the rows.
 
-    With a ``stream`` the rows are those of a stream's experience: some of a new task, and some
-    of those met before.
+    ``slices`` name parts of a site's rows, such as those of one modality: the client sees no
+    others, and several of them take turns, batch by batch. With a ``stream`` the rows are those
+    of a stream's experience: some of a new task, and some of those met before.
     """
 
     fraction: float = 1.0
     stream: StreamView | None = None
+    slices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction <= 1.0:
             raise ScheduleError(f"view.fraction is {self.fraction}, but must lie in (0, 1]")
+        if len(set(self.slices)) < len(self.slices) or not all(self.slices):
+            raise ScheduleError(
+                f"view.slices is {list(self.slices)}, but must name slices, each once"
+            )
+        if self.slices and self.stream is not None:
+            raise ScheduleError(
+                "view: a stream's experience comes in tasks and cannot be cut by slices as well"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that :meth:`from_dict` reads."""
-        stream = {} if self.stream is None else {"stream": self.stream.to_dict()}
-        return {"fraction": self.fraction, **stream}
+        data: dict[str, Any] = {"fraction": self.fraction}
+        if self.stream is not None:
+            data["stream"] = self.stream.to_dict()
+        if self.slices:
+            data["slices"] = list(self.slices)
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> View:
         """Read plain data; raises :class:`ScheduleError` for a stream that is none."""
+        known = tuple(item.name for item in fields(cls))
+        for key in data:
+            if key not in known:
+                raise ScheduleError(f"view: unknown key '{key}'{nearest(str(key), known)}")
         values = dict(data)
+        slices = values.get("slices") or ()
+        values["slices"] = (slices,) if isinstance(slices, str) else tuple(map(str, slices))
         if values.get("stream") is not None:
             values["stream"] = StreamView.from_dict(values["stream"])
         return cls(**values)
@@ -52,7 +72,8 @@ class Phase:
     ``train`` names the blocks that clients train and return, ``send`` those they receive
     (empty: all). ``epochs`` and ``steps`` bound local work (``steps`` wins if positive).
     ``params`` are the kernel's hyper-parameters, ``aggregate`` the rule per trained block
-    (default ``mean``), ``modality`` and ``task`` say what the work is for. A phase with a
+    (default ``mean``; a block that is ``local`` stays at each site and never travels),
+    ``modality`` and ``task`` say what the work is for. A phase with a
     ``branch`` keeps its result apart from the model, under that name in the bank. ``inner``
     phases are alternated by the client itself, in order, before it reports once.
     """

@@ -9,6 +9,7 @@ from typing import Any
 from fedalt.alternation.block import ALL, BlockMap
 from fedalt.alternation.dump import to_dict
 from fedalt.alternation.history import History
+from fedalt.alternation.local import LOCAL, local_arrays
 from fedalt.alternation.phase import Phase, with_inner
 from fedalt.alternation.roster import Roster
 from fedalt.alternation.schedule import Moment, Schedule, State, as_schedule
@@ -59,8 +60,11 @@ class Planner:
         self._round = 0
         self._state: State = self._schedule.init()
         self._check_sites()
+        self.local = frozenset[str]()
+        """The names of the arrays that stay at the sites."""
         if blocks is not None:
             self.validate(blocks)
+            self.local = local_arrays(self._schedule.phases(), blocks)
 
     @property
     def sites(self) -> Roster:
@@ -144,7 +148,7 @@ def _check_apart(phases: Sequence[Phase], blocks: BlockMap, round: int) -> None:
     """Refuse a round in which two phases both bring an array: one result would be lost."""
     owner: dict[tuple[str, str], str] = {}
     for phase in phases:
-        kept = {block for block, rule in phase.aggregate.items() if rule == "keep"}
+        kept = {block for block, rule in phase.aggregate.items() if rule in ("keep", LOCAL)}
         brought = [block for block in phase.train or (ALL,) if block not in kept]
         for array in blocks.select(brought, f"phase '{phase.name}'") if brought else ():
             first = owner.setdefault((phase.branch, array), phase.name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedalt.alternation import BlockMap, Phase, Preview, Schedule, Selector, parse_schedule
 from fedalt.alternation import preview_schedule as preview
+from fedalt.alternation.local import LOCAL
 from fedalt.alternation.phase import with_inner
 from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build, locate
@@ -104,7 +105,7 @@ def _read_schedule(config: Mapping[str, Any]) -> Schedule:
 
 def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, Any]) -> None:
     kernels = importlib.import_module(KERNELS).KernelTable()
-    rules = importlib.import_module(RULES).RULES
+    rules = importlib.import_module(RULES)
     blockwise = importlib.import_module(BLOCKWISE)
     for phase in with_inner(schedule.phases()):
         try:
@@ -112,11 +113,11 @@ def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, A
         except ConfigError as error:
             raise ConfigError(f"phase '{phase.name}': {error}") from error
         for block, rule in phase.aggregate.items():
-            if rule not in rules:
-                raise ConfigError(
-                    f"phase '{phase.name}', block '{block}': there is no aggregation rule "
-                    f"'{rule}'{nearest(str(rule), rules)}"
-                )
+            try:
+                if rule != LOCAL:
+                    rules.rule(str(rule))
+            except ConfigError as error:
+                raise ConfigError(f"phase '{phase.name}', block '{block}': {error}") from error
         _check_rules_heard(phase, strategy)
     for phase in schedule.phases():
         blockwise.group_by_rule(phase, blocks)
@@ -143,7 +144,9 @@ def _check_params(schedule: Schedule, planned: Preview) -> None:
 def _check_rules_heard(phase: Phase, strategy: Mapping[str, Any]) -> None:
     """Flower's own strategies never look at a phase's rules; a run would ignore them."""
     target = str(strategy.get("_target_", ""))
-    if any(rule != "mean" for rule in phase.aggregate.values()) and target.startswith("flwr."):
+    heard = ("mean", LOCAL)
+    told = all(rule in heard for rule in phase.aggregate.values())
+    if not told and target.startswith("flwr."):
         raise ConfigError(
             f"phase '{phase.name}': aggregate names rules ({dict(phase.aggregate)}), but "
             f"{target} aggregates every block its own way; use "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedalt.alternation import ALL, BlockMap, Phase, Preview, parse_schedule, preview_schedule
+from fedalt.alternation.local import local_arrays
 from fedalt.build import TaskCache
 from fedalt.runs.report import Table
 from fedalt.seeds import Seeds
@@ -121,10 +122,11 @@ def estimate(preview: Preview, model: Mapping[str, np.ndarray]) -> Costs:
                 cell = touched.setdefault((block, phase.modality, phase.task), {})
                 for site in part.cohort:
                     cell[site.index] = cell.get(site.index, 0) + 1
+    local = local_arrays(phases.values(), blocks)
     costs = []
     for name, phase in phases.items():
-        down = sum(sizes[array] for array in blocks.select(phase.send))
-        up = sum(sizes[array] for array in blocks.select(phase.train))
+        down = sum(sizes[array] for array in blocks.select(phase.send) if array not in local)
+        up = sum(sizes[array] for array in blocks.select(phase.train) if array not in local)
         times = site_rounds[name]
         costs.append(
             PhaseCost(

@@ -25,6 +25,7 @@ class RoundPlan:
     seed: int
     phase: Phase
     returns: tuple[str, ...]
+    keeps: tuple[str, ...] = ()
     extension: bytes = field(default=b"", compare=False, repr=False)
 
 
@@ -36,6 +37,7 @@ def encode_plan(plan: RoundPlan) -> bytes:
     message.run_id, message.round, message.seed = plan.run_id, plan.round, plan.seed
     message.phase.CopyFrom(_phase_to_proto(plan.phase))
     message.returns.extend(plan.returns)
+    message.keeps.extend(plan.keeps)
     return message.SerializeToString(deterministic=True)
 
 
@@ -65,6 +67,7 @@ def _known_part(data: bytes) -> RoundPlan:
         seed=message.seed,
         phase=phase,
         returns=tuple(message.returns),
+        keeps=tuple(message.keeps),
     )
 
 
@@ -134,6 +137,7 @@ def _phase_to_proto(phase: Phase) -> plan_pb2.Phase:
         branch=phase.branch,
         inner=[_phase_to_proto(inner) for inner in phase.inner],
         view_stream=_stream_to_proto(phase.view.stream),
+        view_slices=phase.view.slices,
     )
 
 
@@ -155,6 +159,7 @@ def _phase_from_proto(message: plan_pb2.Phase) -> Phase:
         view=View(
             message.view_fraction,
             _stream_from_proto(message.view_stream) if message.HasField("view_stream") else None,
+            tuple(message.view_slices),
         ),
         branch=message.branch,
         inner=tuple(_phase_from_proto(inner) for inner in message.inner),

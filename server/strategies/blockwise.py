@@ -16,7 +16,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedalt.alternation.block import ALL, BlockMap
+from fedalt.alternation.local import LOCAL
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.site import Site
 from fedalt.errors import ScheduleError
 from fedalt.server.strategies.rules import rule
 from fedalt.server.strategies.rules.base import Contribution, RuleContext
@@ -37,14 +39,14 @@ class Blockwise(Strategy):
     def __init__(self) -> None:
         self._phase = Phase("train")
         self._groups: list[tuple[str, str, tuple[str, ...]]] = []
-        self._num_sites = 0
+        self._sites: Sequence[Site] = ()
         self._current: dict[str, np.ndarray] = {}
         self._states: dict[str, dict[str, np.ndarray]] = {}
         self._places: dict[int, int] = {}
 
-    def enter_phase(self, phase: Phase, blocks: BlockMap, num_sites: int) -> None:
+    def enter_phase(self, phase: Phase, blocks: BlockMap, sites: Sequence[Site]) -> None:
         """Take up a phase: which arrays belong to which rule."""
-        self._phase, self._num_sites = phase, num_sites
+        self._phase, self._sites = phase, sites
         self._groups = group_by_rule(phase, blocks)
 
     def configure_train(
@@ -82,7 +84,7 @@ class Blockwise(Strategy):
                     round=server_round,
                     phase=self._phase,
                     current={member: self._current[member] for member in members},
-                    num_sites=self._num_sites,
+                    sites=self._sites,
                     state=self._states.setdefault(key, {}),
                     metrics=reported,
                 ),
@@ -159,6 +161,8 @@ def group_by_rule(phase: Phase, blocks: BlockMap) -> list[tuple[str, str, tuple[
             )
     groups, owner = [], dict[str, str]()
     for block in trained:
+        if phase.aggregate.get(block) == LOCAL:
+            continue
         members = blocks.select([block], f"phase '{phase.name}'")
         for array in members:
             if array in owner:

@@ -9,7 +9,7 @@ of Flower's the attributes that hold arrays and plain numbers are taken.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import FedAvgM, Strategy
 
 from fedalt.alternation.block import BlockMap
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.site import Site
 from fedalt.errors import CheckpointError
 from fedalt.wire.arrays import arrays_of, record_of
 
@@ -27,10 +28,10 @@ Factory = Callable[[], Strategy]
 class StrategyBook:
     """The strategies of a run, by phase name."""
 
-    def __init__(self, factory: Factory, blocks: BlockMap, num_sites: int) -> None:
+    def __init__(self, factory: Factory, blocks: BlockMap, sites: Sequence[Site]) -> None:
         self._factory = factory
         self._blocks = blocks
-        self._num_sites = num_sites
+        self._sites = sites
         self._made: dict[str, Strategy] = {}
 
     def __call__(self, phase: Phase) -> Strategy:
@@ -40,7 +41,7 @@ class StrategyBook:
         strategy = self._made[phase.name]
         enter = getattr(strategy, "enter_phase", None)
         if enter is not None:
-            enter(phase, self._blocks, self._num_sites)
+            enter(phase, self._blocks, self._sites)
         return strategy
 
     def export_states(self) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:

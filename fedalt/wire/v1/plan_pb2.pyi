@@ -51,7 +51,7 @@ class StreamView(_message.Message):
     def __init__(self, tasks: _Optional[_Iterable[int]] = ..., experience: _Optional[int] = ..., new: _Optional[int] = ..., rehearsal: _Optional[float] = ..., environments: _Optional[_Iterable[_Union[Environment, _Mapping]]] = ..., order: _Optional[str] = ..., budget: _Optional[str] = ..., first: _Optional[int] = ...) -> None: ...
 
 class Phase(_message.Message):
-    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner", "view_stream")
+    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner", "view_stream", "view_slices")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Phase(_message.Message):
     BRANCH_FIELD_NUMBER: _ClassVar[int]
     INNER_FIELD_NUMBER: _ClassVar[int]
     VIEW_STREAM_FIELD_NUMBER: _ClassVar[int]
+    VIEW_SLICES_FIELD_NUMBER: _ClassVar[int]
     name: str
     kernel: str
     train: _containers.RepeatedScalarFieldContainer[str]
@@ -96,10 +97,11 @@ class Phase(_message.Message):
     branch: str
     inner: _containers.RepeatedCompositeFieldContainer[Phase]
     view_stream: StreamView
-    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ..., view_stream: _Optional[_Union[StreamView, _Mapping]] = ...) -> None: ...
+    view_slices: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ..., view_stream: _Optional[_Union[StreamView, _Mapping]] = ..., view_slices: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
-    __slots__ = ("major", "minor", "run_id", "round", "seed", "phase", "returns")
+    __slots__ = ("major", "minor", "run_id", "round", "seed", "phase", "returns", "keeps")
     MAJOR_FIELD_NUMBER: _ClassVar[int]
     MINOR_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +109,7 @@ class RoundPlan(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     RETURNS_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_FIELD_NUMBER: _ClassVar[int]
     major: int
     minor: int
     run_id: str
@@ -114,4 +117,5 @@ class RoundPlan(_message.Message):
     seed: int
     phase: Phase
     returns: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., seed: _Optional[int] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., returns: _Optional[_Iterable[str]] = ...) -> None: ...
+    keeps: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., seed: _Optional[int] = ..., phase: _Optional[_Union[Phase, _Mapping]] = ..., returns: _Optional[_Iterable[str]] = ..., keeps: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from fedalt.alternation.local import LOCAL
 from fedalt.errors import ConfigError, nearest
+from fedalt.server.strategies.rules.balanced import balanced
 from fedalt.server.strategies.rules.base import Rule
 from fedalt.server.strategies.rules.mean import keep, mean, median, sum_
 from fedalt.server.strategies.rules.statistics import pooled_moments, quantile
@@ -28,7 +30,14 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 
 
 def rule(name: str) -> Rule:
-    """Return the rule of that name; raise :class:`ConfigError` with the nearest if none is."""
+    """Return the rule of that name; raise :class:`ConfigError` with the nearest if none is.
+
+    ``balanced:ATTRIBUTE`` is the mean in which groups of sites weigh alike.
+    """
+    kind, _, attribute = name.partition(":")
+    if kind == "balanced" and attribute:
+        return balanced(attribute)
     if name not in RULES:
-        raise ConfigError(f"there is no aggregation rule '{name}'{nearest(name, RULES)}")
+        known = (*RULES, LOCAL, "balanced:modality")
+        raise ConfigError(f"there is no aggregation rule '{name}'{nearest(name, known)}")
     return RULES[name]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.site import Site
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,14 @@ class Contribution:
 class RuleContext:
     """Where a rule runs: the round, the phase, the block's current arrays, the rule's state.
 
-    ``num_sites`` is the size of the whole federation, taking part or not; ``metrics`` are what
+    ``sites`` are those of the whole federation, taking part or not; ``metrics`` are what
     the round's clients reported, pooled.
     """
 
     round: int
     phase: Phase
     current: Mapping[str, np.ndarray]
-    num_sites: int
+    sites: Sequence[Site]
     state: MutableMapping[str, np.ndarray]
     metrics: Mapping[str, float] = field(default_factory=dict)
 

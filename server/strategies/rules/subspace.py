@@ -100,8 +100,8 @@ def _whole_table(ctx: RuleContext, contributions: Sequence[Contribution]) -> lis
     if "messages" in ctx.state:
         messages, counts = ctx.state["messages"].copy(), ctx.state["counts"].copy()
     else:
-        messages = np.zeros((ctx.num_sites, *ctx.current["subspace"].shape))
-        counts = np.zeros(ctx.num_sites)
+        messages = np.zeros((len(ctx.sites), *ctx.current["subspace"].shape))
+        counts = np.zeros(len(ctx.sites))
     for reply, message in zip(contributions, fresh, strict=True):
         messages[reply.site], counts[reply.site] = message, reply.weight
     ctx.state["messages"], ctx.state["counts"] = messages, counts

@@ -14,6 +14,7 @@ import torch
 
 from fedalt import manifold
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.site import Site
 from fedalt.anomaly import SiteRows, anomaly_scores
 from fedalt.clients.kernels.base import Kernel, Order, SiteContext
 from fedalt.clients.kernels.statistics import curvature, moments
@@ -93,7 +94,8 @@ class Federation:
             self.metrics.append(done.metrics)
             replies.append(Contribution(site, float(done.num_examples), done.arrays))
         current = {name: sent[name] for name in returns}
-        ctx = RuleContext(self.rounds, work, current, len(self.task.rows), self.rule_state)
+        sites = [Site(i, f"site-{i}", 1) for i in range(len(self.task.rows))]
+        ctx = RuleContext(self.rounds, work, current, sites, self.rule_state)
         result = rule(aggregate)(ctx, replies)
         self.arrays = {**self.arrays, **result.arrays}
         return result.metrics

@@ -11,12 +11,17 @@ from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
 from fedalt import manifold
 from fedalt.alternation.phase import Phase, Scalar
+from fedalt.alternation.site import Site
 from fedalt.errors import AdmissionError, ConfigError, DataError
 from fedalt.server.strategies.rules import RULES, rule
 from fedalt.server.strategies.rules.base import Aggregate, Contribution, RuleContext
 from fedalt.sketch import SCORE_BINS
 
 COUNTS = (10.0, 30.0, 60.0)
+
+
+def _sites(count: int) -> list[Site]:
+    return [Site(i, f"site-{i}", 1) for i in range(count)]
 
 
 def apply(
@@ -30,7 +35,7 @@ def apply(
 ) -> Aggregate:
     phase = Phase("test", params=params or {})
     held = {} if state is None else state
-    ctx = RuleContext(1, phase, current or replies[0], 5, held)
+    ctx = RuleContext(1, phase, current or replies[0], _sites(5), held)
     given = [Contribution(s, n, r) for s, n, r in zip(sites, counts, replies, strict=False)]
     return rule(name)(ctx, given)
 
@@ -58,7 +63,7 @@ def test_mean_median_and_sum(dtype: str) -> None:
 def test_mean_of_scalars_and_of_many_small_float32_accumulates_in_float64() -> None:
     replies = [{"x": np.array(0.1, dtype=np.float32)} for _ in range(10_000)]
     current = {"x": np.zeros((), dtype=np.float32)}
-    ctx = RuleContext(1, Phase("test"), current, 10_000, {})
+    ctx = RuleContext(1, Phase("test"), current, _sites(10_000), {})
     result = rule("mean")(ctx, [Contribution(i, 1.0, r) for i, r in enumerate(replies)])
     assert result.arrays["x"] == np.float32(0.1)
 

@@ -107,7 +107,7 @@ def one_round(
     federation = Federation("run", 0, engine, nodes, blocks, quorum=0.1, timeout=None)
     phase = Phase(PHASE.name, aggregate={"all": rule})
     strategy = Blockwise()
-    strategy.enter_phase(phase, blocks, SITES)
+    strategy.enter_phase(phase, blocks, [Site(i, f"client-{i}", 1) for i in range(SITES)])
     sites = [Site(i, f"client-{i}", 1) for i in cohort]
     part = dispatch(federation, 1, phase, sites, strategy, model, watch=watch)
     ((admitted, refused),), strangers = collect(federation, [part], watch)

@@ -24,6 +24,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedalt.alternation.block import Block, BlockMap
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.site import Site
 from fedalt.errors import AdmissionError, CheckpointError, ConfigError, FedaltError, ScheduleError
 from fedalt.grids.local import LocalGrid
 from fedalt.runs.checkpoint import newest_checkpoint
@@ -223,7 +224,7 @@ def test_blocks_that_do_not_fit_are_refused(phase: Phase, message: str) -> None:
 
 def test_an_unknown_rule_is_refused_with_the_nearest() -> None:
     strategy = Blockwise()
-    strategy.enter_phase(Phase("p", aggregate={"all": "medain"}), BLOCKS, 1)
+    strategy.enter_phase(Phase("p", aggregate={"all": "medain"}), BLOCKS, [Site(0, "a", 1)])
     strategy._current = {name: np.zeros(1) for name in "abc"}
     with pytest.raises(ConfigError, match=r"no aggregation rule 'medain'.*'median'"):
         strategy.aggregate_train(1, reply_messages())
@@ -284,7 +285,7 @@ def test_ours_works_in_flowers_own_loop_with_flowers_own_clients() -> None:
     strategy = Blockwise()
     blocks = BlockMap.of(("a", "b"), [Block("left", ("a",)), Block("right", ("b",))])
     phase = Phase("p", train=("left", "right"), aggregate={"right": "median"})
-    strategy.enter_phase(phase, blocks, 3)
+    strategy.enter_phase(phase, blocks, [Site(i, f"site-{i}", 1) for i in range(3)])
     grid = LocalGrid(plain_client(), 3, {}, Seeds(0))
     start = ArrayRecord({"a": Array(np.zeros(2)), "b": Array(np.ones(2))})
     result = strategy.start(grid, start, num_rounds=2)

@@ -1,0 +1,48 @@
+"""What of a site's rows a phase's view shows: a seeded fraction of them, of some slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fedalt.alternation.phase import View
+from fedalt.errors import DataError
+from fedalt.seeds import Seeds
+
+
+def seen(
+    rows: np.ndarray, view: View, seeds: Seeds, sliced: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Return the rows that a view shows; ``sliced`` are the site's slices, by name.
+
+    Raises :class:`DataError` for a slice of which there are no rows.
+    """
+    return only(viewed(rows, view.fraction, seeds), view.slices, sliced)
+
+
+def viewed(rows: np.ndarray, fraction: float, seeds: Seeds) -> np.ndarray:
+    """Return a view's rows: ``⌈fraction·n⌉`` of them, drawn without replacement, in order."""
+    if fraction >= 1.0:
+        return rows
+    # 0.07·100 is 7.000000000000001 in floating point and still means 7 rows.
+    count = max(1, math.ceil(fraction * len(rows) - 1e-9))
+    return np.sort(seeds.at("view").numpy().choice(rows, count, replace=False))
+
+
+def only(rows: np.ndarray, names: Sequence[str], sliced: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return those of the rows that lie in one of the named slices; all of them if none is named.
+
+    Raises :class:`DataError` for a slice of which there are no rows.
+    """
+    if not names:
+        return rows
+    for name in names:
+        if not np.isin(rows, sliced.get(name, ())).any():
+            known = ", ".join(sorted(sliced)) or "none"
+            raise DataError(
+                f"it has no rows of the slice '{name}' that view.slices asks for (its slices: "
+                f"{known}); choose clients that have them by clients.where"
+            )
+    return rows[np.isin(rows, np.concatenate([sliced[name] for name in names]))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,17 @@ class SiteStream:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """The streams of a plan, by site."""
+    """The streams of a plan, by site.
+
+    ``notes`` say what else touches past records, beside the schedule; ``not_followed`` is how
+    many sites take part whose streams are not among ``sites``.
+    """
 
     sites: Mapping[int, SiteStream]
     tasks: tuple[str, ...]
     row_bytes: int
     notes: tuple[str, ...] = ()
-    """What else touches past records, beside the schedule."""
+    not_followed: int = 0
 
     @property
     def experiences(self) -> int:
@@ -88,7 +92,12 @@ class StreamPlan:
 
     def tables(self) -> tuple[Table, ...]:
         """Return who learns what when, what is rehearsed and touched, and what sites keep."""
-        return self._orders(), self._touched(), self._kept()
+        found = (self._orders(), self._touched(), self._kept())
+        if not self.not_followed:
+            return found
+        every = len(self.sites) + self.not_followed
+        note = f"of {len(self.sites)} of the {every} sites that take part, those drawn first"
+        return tuple(replace(table, notes=(note, *table.notes)) for table in found)
 
     def _orders(self) -> Table:
         """Sites that meet the tasks in one order share a row."""
@@ -153,6 +162,8 @@ class StreamPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         return {
+            "sites": list(self.sites),
+            "sites_not_followed": self.not_followed,
             "new_tasks": self.new_tasks().tolist(),
             "rows_kept": self.rows_kept().tolist(),
             "row_bytes": self.row_bytes,
@@ -171,6 +182,7 @@ def walk_streams(
     not.
     """
     sites: dict[int, SiteStream] = {}
+    passed: set[int] = set()
     notes: dict[str, None] = {}
     for plan in preview.rounds:
         for part in plan.parts:
@@ -179,17 +191,19 @@ def walk_streams(
             check_stream_task(task, part.phase.view.stream.tasks, part.phase.name)
             notes |= dict.fromkeys(_notes(part.phase))
             for site in part.cohort:
-                if most_sites is None or site.index in sites or len(sites) < most_sites:
-                    own = sites.setdefault(site.index, SiteStream())
-                    _remember(own, part.phase)
-                    try:
-                        _meet(own, part.phase.view.stream, site.index, root, task)
-                    except FedaltError as error:
-                        raise type(error)(f"round {plan.round}, '{site.name}': {error}") from error
+                if most_sites is not None and site.index not in sites and len(sites) >= most_sites:
+                    passed.add(site.index)
+                    continue
+                own = sites.setdefault(site.index, SiteStream())
+                _remember(own, part.phase)
+                try:
+                    _meet(own, part.phase.view.stream, site.index, root, task)
+                except FedaltError as error:
+                    raise type(error)(f"round {plan.round}, '{site.name}': {error}") from error
     if not sites:
         return None
-    in_order = dict(sorted(sites.items()))
-    return StreamPlan(in_order, tuple(task.tasks), _row_bytes(task, sites), tuple(notes))
+    in_order, bytes_each = dict(sorted(sites.items())), _row_bytes(task, sites)
+    return StreamPlan(in_order, tuple(task.tasks), bytes_each, tuple(notes), len(passed))
 
 
 def check_stream_task(task: Any, numbers: tuple[int, ...], phase: str) -> None:

@@ -175,6 +175,21 @@ def test_a_site_that_is_not_drawn_is_absent_and_the_plan_counts_what_it_will_mee
     assert np.array_equal(plan.new_tasks(), drawn[rows])
 
 
+def test_a_plan_says_how_many_sites_it_did_not_follow() -> None:
+    task = ToyStream(rows=(30,) * 5)
+    preview = planned(stream(LEARN, 4, new=10, rounds=2), task)
+    some, every = (walk_streams(preview, task, 3, most) for most in (2, 5))
+    assert some is not None and every is not None
+    note = "of 2 of the 5 sites that take part"
+    assert all(table.notes[0].startswith(note) for table in some.tables())
+    assert not any(note[:5] in " ".join(table.notes) for table in every.tables())
+    told = [plan.to_dict() for plan in (some, every)]
+    assert [(t["sites"], t["sites_not_followed"]) for t in told] == [
+        ([0, 1], 3),
+        ([0, 1, 2, 3, 4], 0),
+    ]
+
+
 def test_a_plan_refuses_what_a_run_would() -> None:
     task = ToyStream()
     with pytest.raises(ConfigError, match=r"names task 4, but the task has 4 \(0 to 3\)"):

@@ -7,16 +7,16 @@ axial slice is ``radiological(slice)``.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError, DataError
+from fedalt.medical.label_map import read_label_map
+from fedalt.medical.volume import read_image, read_label
 from fedalt.scenarios.unpaired_ct_mr.tissues import NAMES
 
 LEAST_SIDE, LEAST_SLICES = 16, 8
@@ -98,6 +98,11 @@ def analytic_abdomen(size: Sequence[int], spacing: Sequence[float] | None = None
     return Anatomy(tissues, NAMES, tuple(map(float, spacing)), "analytic")
 
 
+def radiological(plane: np.ndarray) -> np.ndarray:
+    """Return a plane (x, y) or (x, z) as rows and columns of a picture; see above."""
+    return plane[::-1, ::-1].T
+
+
 def _inside(each: _Ellipsoid, grid: Sequence[np.ndarray]) -> np.ndarray:
     x, y, z = (axis - middle for axis, middle in zip(grid, each.centre, strict=True))
     cosine, sine = np.cos(np.radians(each.degrees)), np.sin(np.radians(each.degrees))
@@ -130,11 +135,15 @@ def real_abdomen(root: Path, size: Sequence[int], level: float = 0.55) -> Anatom
     if not 0 <= level <= 1:
         raise ConfigError(f"anatomy: level {level:g} must be in [0, 1]")
     folder = root / "abdomen"
-    hu, spacing = _volume(folder / "ct_a_image.nii.gz")
-    ids, _ = _volume(folder / "ct_a_labels.nii.gz")
-    if hu.shape != ids.shape:
-        raise DataError(f"'{folder}': the image is {hu.shape}, its labels are {ids.shape}")
-    tissues = _reduced(hu, ids.astype(int), _label_names(folder / "labels.json"))
+    files = [folder / name for name in _FILES]
+    for path in files:
+        if not path.is_file():
+            raise DataError(f"'{path}' is missing; name a data folder that has it, or none")
+    image, label = read_image(files[0]), read_label(files[1])
+    if image.values.shape != label.values.shape:
+        found = f"{image.values.shape}, its labels are {label.values.shape}"
+        raise DataError(f"'{folder}': the image is {found}; get the original files again")
+    tissues = _reduced(image.values, label.values, read_label_map(files[2], "ct"))
     spanned = [NAMES.index(name) for name in _SPANNED]
     held = np.array([(tissues == i).any((0, 1)) for i in spanned])
     if not held.all(0).any():
@@ -143,7 +152,7 @@ def real_abdomen(root: Path, size: Sequence[int], level: float = 0.55) -> Anatom
     first, last = slices[0], slices[-1]
     if len(size) == 2:
         first = last = slices[round(level * (len(slices) - 1))]
-    return _fitted(tissues[:, :, first : last + 1], spacing, size)
+    return _fitted(tissues[:, :, first : last + 1], image.spacing.tolist(), size)
 
 
 def anatomy(root: Path | None, size: Sequence[int], dims: int) -> Anatomy:
@@ -154,11 +163,12 @@ def anatomy(root: Path | None, size: Sequence[int], dims: int) -> Anatomy:
     """
     if len(size) != dims:
         raise ConfigError(f"anatomy: size {tuple(size)} does not have {dims} dimensions")
-    if root is not None and (root / "abdomen" / "ct_a_labels.nii.gz").is_file():
+    if root is not None and (root / "abdomen" / _FILES[1]).is_file():
         return real_abdomen(root, size)
     return analytic_abdomen(size)
 
 
+_FILES = ("ct_a_image.nii.gz", "ct_a_labels.nii.gz", "labels.json")
 _SPANNED = ("liver", "spleen", "kidney_right", "kidney_left")
 _PARTS = {
     "muscle": ("autochthon", "iliopsoas", "gluteus", "heart"),
@@ -172,34 +182,7 @@ _BODY_HU, _FAT_HU, _BONE_HU = -300, -30, 180
 _MARGIN = 1.06
 
 
-def _volume(path: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return a NIfTI volume (x, y, z) in RAS and its spacing in mm."""
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ConfigError(
-            "the real abdomen needs nibabel: pip install 'fedalt[medical]'"
-        ) from error
-    if not path.is_file():
-        raise DataError(f"'{path}' is missing; name a data folder that has it, or none")
-    try:
-        image: Any = nibabel.as_closest_canonical(nibabel.load(path))
-        values = np.asarray(image.dataobj)
-    except Exception as error:  # nibabel, zlib and the system each raise errors of their own
-        raise DataError(f"'{path}' is not a readable NIfTI volume: {error}") from error
-    if values.ndim != 3 or not np.isfinite(values).all():
-        raise DataError(f"'{path}': expected a volume of finite values, found {values.shape}")
-    return values, tuple(float(mm) for mm in image.header.get_zooms()[:3])
-
-
-def _label_names(path: Path) -> dict[int, str]:
-    try:
-        return {int(i): str(name) for i, name in json.loads(path.read_text())["ct"].items()}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise DataError(f"'{path}' does not name the labels of 'ct': {error}") from error
-
-
-def _reduced(hu: np.ndarray, ids: np.ndarray, names: dict[int, str]) -> np.ndarray:
+def _reduced(hu: np.ndarray, ids: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
     """Return tissue ids (x, y, z): labelled structures by name, the rest of the body by HU."""
     parts, found = ndimage.label(ndimage.binary_opening(hu > _BODY_HU))
     sizes = np.bincount(parts.ravel(), minlength=found + 1)

@@ -19,6 +19,8 @@ from fedalt.scenarios.unpaired_ct_mr.tissues import BACKGROUND
 
 STEEPEST = 0.75
 """Bound on the Frobenius norm of the displacement's gradient."""
+SKIN = 10.0
+"""Depth in mm under the skin, and beside gas, from which look-alikes begin."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,11 @@ def _with_distractors(
     names = anatomy.names
     organs = [i for i, name in enumerate(names) if name not in BACKGROUND]
     organs = [i for i in organs if (anatomy.tissues == i).any()]
-    free = ~np.isin(tissues, [*organs, names.index("air")])
+    depth = ndimage.distance_transform_edt(tissues != names.index("air"), sampling=anatomy.spacing)
+    free = ~np.isin(tissues, organs) & (depth > SKIN)
     places = np.argwhere(free)
-    seen, like = tissues.copy(), []
+    seen = tissues.copy()
+    like: list[str] = []
     if not len(places) or not organs:
         return seen, like
     for i in range(warp.distractors):

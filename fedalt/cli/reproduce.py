@@ -32,8 +32,10 @@ hold' if it lies wholly outside, and is 'undecided' between.
 Runs are kept beneath out=runs, in reproduce/NAME, each by the hash of its
 settings: after Ctrl-C the same command goes on where it stood, and what is
 done is never done twice. The data folder and fedalt's version count; to begin
-anew after a change to the code itself, remove that folder. The exit code
-says that it ran, unless --strict asks whether the claim holds."""
+anew after a change to the code itself, remove that folder. What some arms,
+fewer seeds or overrides come to is written beneath parts/ there, so that the
+whole claim's results stay. The exit code says that it ran, unless --strict
+asks whether the claim holds."""
 
 
 def add_to(commands: Any) -> None:
@@ -67,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from fedalt.claims.jobs import plan_jobs
     from fedalt.claims.judge import HOLDS
     from fedalt.claims.outcome import Outcome
+    from fedalt.claims.place import counting, results_folder
     from fedalt.claims.runner import collected
     from fedalt.claims.tables import to_data, write_files
 
@@ -77,12 +80,14 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = plan_jobs(claim, scenario.config, arguments.overrides, arms, seeds, root)
     done = _carry_out(claim, jobs, arguments, config)
     outcome = Outcome(config["name"], claim, seeds, collected(jobs, done, arms, seeds))
-    data = to_data(outcome, jobs)
-    files = write_files(outcome, data, root)
+    data = {**to_data(outcome, jobs), "overrides": counting(arguments.overrides)}
+    results = results_folder(root, claim, arms, seeds, arguments.overrides)
+    _make(results)
+    files = write_files(outcome, data, results)
     if arguments.json:
         from fedalt.cli.show import print_json
 
-        print_json({**data, "folder": str(root)})
+        print_json({**data, "folder": str(results)})
     else:
         _show(outcome, files)
     return 0 if outcome.verdict == HOLDS or not arguments.strict else FedaltError.exit_code

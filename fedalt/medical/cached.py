@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def cached(case: Case, preparation: Preparation, folder: str | Path | None = Non
     """
     folder = cache_folder() / "volumes" if folder is None else Path(folder)
     key = entry_key(case, preparation)
-    place = folder / f"{case.name}-{key[:20]}"
+    place = folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', case.name)}-{key[:20]}"
     found = _load(place, key, case)
     if found is not None:
         return found
@@ -117,6 +118,8 @@ def _mapped(path: Path, stated: list[Any]) -> np.ndarray:
 
 def _write(place: Path, prepared: Prepared, key: str) -> None:
     """Write an entry and put it in the place of what is there; call it holding the lock."""
+    for leftover in place.parent.glob(f".{place.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent))
     try:
         for name in ARRAYS:

@@ -36,7 +36,19 @@ def zscore(image: np.ndarray) -> np.ndarray:
 
 
 def normalise(image: np.ndarray, modality: str) -> np.ndarray:
-    """Return an image by its modality's rule: ``ct`` windowed, ``mr`` as a z-score."""
+    """Return an image by its modality's rule: ``ct`` windowed, ``mr`` as a z-score.
+
+    Raises :class:`DataError` for an unknown modality and for an image that shows nothing.
+    """
     if modality not in MODALITIES:
         raise DataError(f"unknown modality '{modality}'{nearest(modality, MODALITIES)}")
-    return window(image) if modality == "ct" else zscore(image)
+    if modality == "mr":
+        return zscore(image)
+    scaled = window(image)
+    if scaled.min() == scaled.max():
+        low, high = CT_WINDOW
+        raise DataError(
+            f"no voxel differs from another in the window of {low:g} to {high:g} HU (values: "
+            f"{image.min():g} to {image.max():g}); is it CT in Hounsfield units?"
+        )
+    return scaled

@@ -126,10 +126,10 @@ def known_classes(classes: Mapping[int, int], organs: Sequence[str]) -> np.ndarr
 
 def to_classes(label: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
     """Return classes as uint8 in place of whole-numbered ids from 0 on, of any shape."""
-    table = np.zeros(max(int(label.max(initial=0)), *classes, 0) + 1, np.uint8)
-    for number, index in classes.items():
-        table[number] = index
-    classed: np.ndarray = table[label]
+    table = np.zeros(max(classes, default=0) + 1, np.uint8)
+    table[list(classes)] = list(classes.values())
+    # Ids above the last one of the map are background, whose id 0 always has class 0.
+    classed: np.ndarray = table[np.where(label < len(table), label, 0)]
     return classed
 
 

@@ -201,6 +201,12 @@ def _dealt(
             )
         own = _hold_out(own, deal.test if hold_out else 0.0, rng)
         most = (deal.at_most or {}).get(modality)
+        train = sum(case.split == "train" for case in own)
+        if min(train, train if most is None else most) < sites:
+            raise DataError(
+                f"'{root}' gives {train} training cases of the modality '{modality}' (at most "
+                f"{most} asked for) to {sites} sites: every site needs one; ask for fewer sites"
+            )
         for split, limit in (("train", most), ("test", None)):
             part = [case for case in own if case.split == split][:limit]
             dealt += [

@@ -1,8 +1,8 @@
 """Patches drawn from prepared volumes, around organs and around background in a set ratio.
 
 As monai's ``RandCropByPosNegLabel``: a patch's centre is an organ's voxel with a set
-probability and a background voxel otherwise, then moved so that the patch lies within the
-volume. Only the patch is read from a memory map. Every call draws anew.
+probability (if there is one) and a background voxel otherwise, then moved so that the patch
+lies within the volume. Only the patch is read from a memory map. Every call draws anew.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def draw_patches(
     labels = np.zeros((which.size, *size), np.uint8)
     for row, place in enumerate(which):
         volume = volumes[int(place)]
-        if rng.random() < foreground:
+        if rng.random() < foreground and len(volume.foreground):
             centre = organ_voxel(volume, rng, balanced=balanced)
         else:
             centre = background_voxel(volume, rng)

@@ -12,7 +12,7 @@ from fedalt.errors import ConfigError, DataError
 from fedalt.medical.intensity import normalise
 from fedalt.medical.label_map import class_of_id, known_classes, parts_of, to_classes
 from fedalt.medical.site_table import Case
-from fedalt.medical.volume import Volume, read_pair
+from fedalt.medical.volume import Volume, read_pair, spacing_of
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,47 @@ def prepare(case: Case, preparation: Preparation) -> Prepared:
     if preparation.margin is not None:
         box = _box(label, preparation.margin)
         image, label = _cropped(image, box), _cropped(label, box)
-    foreground, ends = foreground_by_class(label.values, 1 + len(organs))
-    return Prepared(
+    return from_arrays(
+        image.values,
+        label.values,
+        case.modality,
+        known_classes(classes, organs),
+        image.affine,
         name=case.name,
         site=case.site,
-        modality=case.modality,
-        image=image.values,
-        label=label.values,
-        known=known_classes(classes, organs),
-        spacing=np.array(preparation.spacing),
-        affine=image.affine,
+    )
+
+
+def from_arrays(
+    image: np.ndarray,
+    label: np.ndarray,
+    modality: str,
+    known: np.ndarray,
+    affine: np.ndarray,
+    *,
+    name: str = "",
+    site: str = "",
+) -> Prepared:
+    """Return a volume (x, y, z) that is in memory and normalised, such as a phantom, as prepared.
+
+    ``label`` holds classes as uint8, ``known`` (K,) which of them it may have, ``affine``
+    (4, 4) the grid in mm. A label without organs is allowed.
+    """
+    if image.shape != label.shape or image.ndim != 3:
+        raise DataError(
+            f"'{name}': the image has shape {image.shape} and the label {label.shape}; "
+            "both must be the same (x, y, z)"
+        )
+    foreground, ends = foreground_by_class(label, len(known))
+    return Prepared(
+        name=name,
+        site=site,
+        modality=modality,
+        image=image,
+        label=label,
+        known=known,
+        spacing=spacing_of(affine),
+        affine=affine,
         foreground=foreground,
         ends=ends,
     )

@@ -59,10 +59,14 @@ def read_site_table(path: str | Path, root: str | Path | None = None) -> tuple[C
     return cases
 
 
-def check_sites(cases: Iterable[Case]) -> None:
-    """Raise :class:`DataError` naming the sites that have no case to train on."""
+def check_sites(cases: Iterable[Case], unseen: Iterable[str] = ()) -> None:
+    """Raise :class:`DataError` naming the sites that have no case to train on.
+
+    ``unseen`` names sites that are to be tested on alone.
+    """
     cases = tuple(cases)
-    idle = sorted({c.site for c in cases} - {c.site for c in cases if c.split == "train"})
+    train = {case.site for case in cases if case.split == "train"}
+    idle = sorted({case.site for case in cases} - train - set(unseen))
     if idle:
         sites = ", ".join(f"'{site}'" for site in idle)
         raise DataError(

@@ -64,7 +64,8 @@ def read_pair(case: Case) -> tuple[Volume, Volume]:
             f"apart (allowed: {TOLERANCE} of a voxel); put the label on its image's grid, or "
             "correct the affine in one of their headers"
         )
-    return image, label
+    # One affine for both: the smallest difference could round to two shapes at a new spacing.
+    return image, Volume(label.values, image.affine)
 
 
 def read_image(path: Path) -> Volume:
@@ -117,13 +118,15 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"'{path}' is no NIfTI file but {type(stored).__name__}; convert it")
     _check(path, stored, values)
     values = values.reshape(values.shape[:3])
-    canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(values, stored.affine, dtype=None))
-    return np.asanyarray(canonical.dataobj), canonical.affine
+    # By orientation and not by as_closest_canonical, whose images refuse 64-bit integers.
+    turn = nibabel.io_orientation(stored.affine)
+    affine = stored.affine @ nibabel.orientations.inv_ornt_aff(turn, values.shape)
+    return nibabel.apply_orientation(values, turn), affine
 
 
 def _check(path: Path, stored: Any, values: np.ndarray) -> None:
     """Refuse values that are no volume of numbers and affines that place no voxel."""
-    if values.dtype.kind not in "iufb":
+    if values.dtype.kind not in "iuf":
         raise DataError(f"'{path}' holds {values.dtype} voxels; one plain number each is needed")
     if values.ndim < 3 or values.shape[3:] != (1,) * (values.ndim - 3) or not values.size:
         raise DataError(

@@ -67,27 +67,39 @@ def judge(
     """
     predicted, true = np.asarray(prediction), np.asarray(truth)
     check_spacing(spacing, true.ndim)
+    (scores,) = judge_batch(predicted[None], true[None], organs, known=known)
+    if not surfaces:
+        return scores
+    boxes = [ndimage.find_objects(labels.astype(int), len(organs)) for labels in (predicted, true)]
+    distances = np.full((len(organs), 2), np.nan)
+    for i in np.flatnonzero(np.isfinite(scores.dice) & ~scores.missed & ~scores.false_alarms):
+        box = _around(boxes[0][i], boxes[1][i])
+        masks = predicted[box] == i + 1, true[box] == i + 1
+        distances[i] = surface_distances(*masks, spacing)
+    return dataclasses.replace(scores, hd95=distances[:, 0], assd=distances[:, 1])
+
+
+def judge_batch(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    organs: Sequence[str],
+    *,
+    known: ArrayLike | None = None,
+) -> list[OrganScores]:
+    """Judge n label maps (n, x, y[, z]) by overlap alone, all in one pass; distances are NaN.
+
+    ``known`` is (K,) or (n, K). Raises as :func:`judge`.
+    """
     classes = len(organs) + 1
-    counted = overlaps(predicted[None], true[None], classes)
-    judged = np.broadcast_to(known_organs(known, classes), (classes - 1,))
-    distances = np.full((classes - 1, 2), np.nan)
-    if surfaces:
-        there = judged & (counted.predicted[0] > 0) & (counted.true[0] > 0)
-        boxes = [
-            ndimage.find_objects(labels.astype(int), classes - 1) for labels in (predicted, true)
-        ]
-        for i in np.flatnonzero(there):
-            box = _around(boxes[0][i], boxes[1][i])
-            masks = predicted[box] == i + 1, true[box] == i + 1
-            distances[i] = surface_distances(*masks, spacing)
-    return OrganScores(
-        organs=tuple(organs),
-        dice=np.where(judged, counted.dice[0], np.nan),
-        hd95=distances[:, 0],
-        assd=distances[:, 1],
-        missed=judged & counted.missed[0],
-        false_alarms=judged & counted.false_alarms[0],
-    )
+    counted = overlaps(prediction, truth, classes)
+    judged = known_organs(known, len(counted.true), classes)
+    dice = np.where(judged, counted.dice, np.nan)
+    missed, false_alarms = judged & counted.missed, judged & counted.false_alarms
+    nothing = np.full(len(organs), np.nan)
+    return [
+        OrganScores(tuple(organs), dice[i], nothing, nothing, missed[i], false_alarms[i])
+        for i in range(len(dice))
+    ]
 
 
 def _around(one: tuple[slice, ...], two: tuple[slice, ...]) -> tuple[slice, ...]:
@@ -116,6 +128,9 @@ class ScoreTable:
     organs: tuple[str, ...]
     cases: list[Case] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.organs = tuple(self.organs)
+
     def add(self, scores: OrganScores, modality: str, site: str, case: str) -> None:
         """Add a case. Raises ConfigError if it was judged on other organs."""
         if scores.organs != self.organs:
@@ -124,16 +139,6 @@ class ScoreTable:
                 f"table holds {', '.join(self.organs)}"
             )
         self.cases.append(Case(modality, site, case, scores))
-
-    def add_batch(self, dice: ArrayLike, modality: str, site: str, cases: Sequence[str]) -> None:
-        """Add cases by their Dice (n, K−1) alone, as :func:`batch_dice` gives it.
-
-        A Dice of 0 does not say whether an organ was missed, so neither is counted.
-        """
-        nothing, none = np.full(len(self.organs), np.nan), np.zeros(len(self.organs), bool)
-        for row, case in zip(np.asarray(dice, np.float64), cases, strict=True):
-            scores = OrganScores(self.organs, row, nothing, nothing, none, none)
-            self.add(scores, modality, site, case)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -243,7 +248,7 @@ class ScoreTable:
 
         ``dice`` (all modalities together), ``dice/ct``, ``dice/ct/liver``,
         ``dice/site/<site>``, and so for the other measures; ``missed/ct`` and
-        ``false_alarms/ct`` are counts. ``prefix`` is put before each, with a stroke.
+        ``false_alarms/ct`` are counts. ``prefix`` is put before each, with a slash.
         """
         found = {}
         for measure in MEASURES:

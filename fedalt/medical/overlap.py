@@ -70,7 +70,7 @@ def batch_dice(
     fit.
     """
     counted = overlaps(prediction, truth, classes)
-    return np.where(known_organs(known, classes), counted.dice, np.nan)
+    return np.where(known_organs(known, len(counted.dice), classes), counted.dice, np.nan)
 
 
 def overlaps(prediction: ArrayLike, truth: ArrayLike, classes: int) -> Overlaps:
@@ -98,16 +98,15 @@ def overlaps(prediction: ArrayLike, truth: ArrayLike, classes: int) -> Overlaps:
     )
 
 
-def known_organs(known: ArrayLike | None, classes: int) -> np.ndarray:
-    """Return which organs (…, K−1) are labelled, from ``known`` (…, K) that counts background."""
-    if known is None:
-        return np.ones(classes - 1, bool)
-    given = np.asarray(known, bool)
-    if not given.ndim or given.shape[-1] != classes:
+def known_organs(known: ArrayLike | None, rows: int, classes: int) -> np.ndarray:
+    """Return which organs (rows, K−1) are labelled, from ``known``: (K,), (rows, K) or all."""
+    given = np.ones(classes, bool) if known is None else np.asarray(known, bool)
+    if given.shape not in ((classes,), (rows, classes)):
         raise ConfigError(
-            f"known: shape {given.shape}, but there are {classes} classes with the background"
+            f"known: shape {given.shape}, expected ({classes},) or ({rows}, {classes}): "
+            "all classes, background first"
         )
-    return given[..., 1:]
+    return np.broadcast_to(given[..., 1:], (rows, classes - 1))
 
 
 def check_shapes(prediction: np.ndarray, truth: np.ndarray) -> None:

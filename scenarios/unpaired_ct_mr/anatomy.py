@@ -1,8 +1,7 @@
 """Label maps of an abdomen's tissues: a real one where its file is present, else ellipsoids.
 
-Axes are RAS: x grows to the patient's right, y to the front, z to the head. Shown as a
-radiologist reads it (from the feet, the patient's right at the picture's left, front on top), an
-axial slice is ``radiological(slice)``.
+Axes are RAS: x grows to the patient's right, y to the front, z to the head. Pictures of them go
+through :func:`fedalt.medical.overlays.radiological`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError, DataError
 from fedalt.medical.label_map import read_label_map
-from fedalt.medical.volume import read_image, read_label
+from fedalt.medical.site_table import Case
+from fedalt.medical.volume import read_pair
 from fedalt.scenarios.unpaired_ct_mr.tissues import NAMES
 
 LEAST_SIDE, LEAST_SLICES = 16, 8
@@ -89,18 +89,13 @@ def analytic_abdomen(size: Sequence[int], spacing: Sequence[float] | None = None
     if len(spacing) != len(size) or min(spacing) <= 0:
         raise ConfigError(f"anatomy: size {size} needs {len(size)} spacings in mm above 0")
     axes = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(size, spacing, strict=True)]
-    grid = [*np.meshgrid(*axes, indexing="ij", sparse=True), np.zeros(1)][:3]
-    if len(size) == 2:
-        grid[2] = np.zeros((1, 1))
-    tissues = np.zeros(size, np.uint8)
+    # A slice is the volume's plane at z = 0.
+    grid = np.meshgrid(*[*axes, np.zeros(1)][:3], indexing="ij", sparse=True)
+    tissues = np.zeros((*size, 1)[:3], np.uint8)
     for each in _ABDOMEN:
-        tissues[np.broadcast_to(_inside(each, grid), size)] = NAMES.index(each.tissue)
+        tissues[_inside(each, grid)] = NAMES.index(each.tissue)
+    tissues = tissues.reshape(size)
     return Anatomy(tissues, NAMES, tuple(map(float, spacing)), "analytic")
-
-
-def radiological(plane: np.ndarray) -> np.ndarray:
-    """Return a plane (x, y) or (x, z) as rows and columns of a picture; see above."""
-    return plane[::-1, ::-1].T
 
 
 def _inside(each: _Ellipsoid, grid: Sequence[np.ndarray]) -> np.ndarray:
@@ -122,6 +117,20 @@ def _checked(size: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in size)
 
 
+_FILES = ("ct_a_image.nii.gz", "ct_a_labels.nii.gz", "labels.json")
+_SPANNED = ("liver", "spleen", "kidney_right", "kidney_left")
+_PARTS = {
+    "muscle": ("autochthon", "iliopsoas", "gluteus", "heart"),
+    "bone": ("vertebrae", "sacrum", "rib", "hip", "femur", "sternum", "scapula"),
+    "bowel": ("small_bowel", "colon", "duodenum", "esophagus"),
+    "air": ("lung",),
+    "inferior_vena_cava": ("portal_vein_and_splenic_vein",),
+}
+"""Structures by the beginning of their names, and the tissue that stands for them."""
+_BODY_HU, _FAT_HU, _BONE_HU = -300, -30, 180
+_MARGIN = 1.06
+
+
 def real_abdomen(root: Path, size: Sequence[int], level: float = 0.55) -> Anatomy:
     """Return the labelled CT volume under ``root/abdomen``, reduced to this folder's tissues.
 
@@ -139,11 +148,9 @@ def real_abdomen(root: Path, size: Sequence[int], level: float = 0.55) -> Anatom
     for path in files:
         if not path.is_file():
             raise DataError(f"'{path}' is missing; name a data folder that has it, or none")
-    image, label = read_image(files[0]), read_label(files[1])
-    if image.values.shape != label.values.shape:
-        found = f"{image.values.shape}, its labels are {label.values.shape}"
-        raise DataError(f"'{folder}': the image is {found}; get the original files again")
-    tissues = _reduced(image.values, label.values, read_label_map(files[2], "ct"))
+    ids = read_label_map(files[2], "ct")
+    image, label = read_pair(Case("ct_a", files[0], files[1], "ct", "abdomen", "train", ids))
+    tissues = _reduced(image.values, label.values, ids)
     spanned = [NAMES.index(name) for name in _SPANNED]
     held = np.array([(tissues == i).any((0, 1)) for i in spanned])
     if not held.all(0).any():
@@ -166,20 +173,6 @@ def anatomy(root: Path | None, size: Sequence[int], dims: int) -> Anatomy:
     if root is not None and (root / "abdomen" / _FILES[1]).is_file():
         return real_abdomen(root, size)
     return analytic_abdomen(size)
-
-
-_FILES = ("ct_a_image.nii.gz", "ct_a_labels.nii.gz", "labels.json")
-_SPANNED = ("liver", "spleen", "kidney_right", "kidney_left")
-_PARTS = {
-    "muscle": ("autochthon", "iliopsoas", "gluteus", "heart"),
-    "bone": ("vertebrae", "sacrum", "rib", "hip", "femur", "sternum", "scapula"),
-    "bowel": ("small_bowel", "colon", "duodenum", "esophagus"),
-    "air": ("lung",),
-    "inferior_vena_cava": ("portal_vein_and_splenic_vein",),
-}
-"""Structures by the beginning of their names, and the tissue that stands for them."""
-_BODY_HU, _FAT_HU, _BONE_HU = -300, -30, 180
-_MARGIN = 1.06
 
 
 def _reduced(hu: np.ndarray, ids: np.ndarray, names: Mapping[int, str]) -> np.ndarray:

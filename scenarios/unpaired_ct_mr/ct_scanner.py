@@ -71,6 +71,8 @@ def correlated_noise(
     noise = rng.standard_normal(tuple(size))
     for axis, mm in enumerate(spacing):
         sigma = fwhm_mm / FWHM / mm
+        if sigma == 0:
+            continue
         # Round the border, so that the noise is as strong there as in the middle.
         noise = ndimage.gaussian_filter1d(noise, sigma, axis, mode="wrap")
         impulse = np.zeros(size[axis])

@@ -46,7 +46,7 @@ PRESETS["ct", "unenhanced"] = {
     for vendor, each in PRESETS["ct", "portal"].items()
     if isinstance(each, CTScanner)
 }
-DEFAULT_PROTOCOL = {"ct": "portal", "mr": "se"}
+DEFAULT_PROTOCOL = {"ct": "portal", "mr": "spgr"}
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Phantoms:
 def scanner(modality: str, vendor: str = "a", protocol: str | None = None) -> Scanner:
     """Return a vendor's scanner by modality and protocol.
 
-    ``ct`` has ``portal`` (default) and ``unenhanced``, ``mr`` has ``se`` (default) and ``spgr``.
-    Vendors ``a``, ``b`` and ``c`` differ in sharpness, noise, calibration, coil and, for MR, in
+    ``ct`` has ``portal`` (default) and ``unenhanced``; ``mr`` has ``spgr`` (T1-weighted, default)
+    and ``se`` (T2-weighted). Vendors ``a``, ``b`` and ``c`` differ in sharpness, noise, calibration, coil and, for MR, in
     field and timing. Raises :class:`ConfigError` naming what there is.
     """
     if modality not in DEFAULT_PROTOCOL:

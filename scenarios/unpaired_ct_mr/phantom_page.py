@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedalt.evaluation.colours import INK, task_colours
+from fedalt.medical.overlays import radiological
 from fedalt.runs.plots import figure, save
-from fedalt.scenarios.unpaired_ct_mr.anatomy import Anatomy, anatomy, radiological
+from fedalt.scenarios.unpaired_ct_mr.anatomy import Anatomy, anatomy
 from fedalt.scenarios.unpaired_ct_mr.ct_scanner import CTScanner
 from fedalt.scenarios.unpaired_ct_mr.phantom import PRESETS, Phantoms, Scanner, phantoms, scanner
 from fedalt.scenarios.unpaired_ct_mr.tissues import ORGANS
@@ -22,7 +23,7 @@ from fedalt.scenarios.unpaired_ct_mr.tissues import ORGANS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
-SIZES = {2: (96, 96), 3: (96, 96, 32)}
+SIZES = {2: (96, 96), 3: (72, 72, 24)}
 """Sizes by number of dimensions: finer than what a quick run trains on, so that one can look."""
 WINDOW = (-125.0, 275.0)
 """The soft-tissue window in HU that training clips CT to."""
@@ -50,6 +51,7 @@ def draw(path: Path, of: Anatomy, seed: int = 0, organs: Sequence[str] = ORGANS)
         kind: [(name, v) for (m, name), known in PRESETS.items() if m == kind for v in known]
         for kind in _MODALITIES
     }
+    subjects = 3 if len(of.size) == 2 else 2
     drawn = figure(15.5, 1.72 * max(map(len, rows.values())) * _tall(of) + 1.5)
     halves: Any = drawn.subfigures(1, 2, wspace=0.02)
     for half, (kind, title) in zip(halves, _MODALITIES.items(), strict=True):
@@ -57,7 +59,7 @@ def draw(path: Path, of: Anatomy, seed: int = 0, organs: Sequence[str] = ORGANS)
         axes = half.subplots(len(rows[kind]), 4, squeeze=False)
         for line, (protocol, vendor) in zip(axes, rows[kind], strict=True):
             seen = scanner(kind, vendor, protocol)
-            made = phantoms(of, seen, 3, np.random.default_rng(seed), organs)
+            made = phantoms(of, seen, subjects, np.random.default_rng(seed), organs)
             _row(half, line, of, made, seen)
             line[0].set_ylabel(f"vendor {vendor}: {_words(seen)}", fontsize=7, color=INK)
         for panel, name in zip(axes[0], _columns(of), strict=True):

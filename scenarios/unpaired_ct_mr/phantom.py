@@ -64,8 +64,9 @@ def scanner(modality: str, vendor: str = "a", protocol: str | None = None) -> Sc
     """Return a vendor's scanner by modality and protocol.
 
     ``ct`` has ``portal`` (default) and ``unenhanced``; ``mr`` has ``spgr`` (T1-weighted, default)
-    and ``se`` (T2-weighted). Vendors ``a``, ``b`` and ``c`` differ in sharpness, noise, calibration, coil and, for MR, in
-    field and timing. Raises :class:`ConfigError` naming what there is.
+    and ``se`` (T2-weighted). Vendors ``a``, ``b`` and ``c`` differ in sharpness, noise,
+    calibration, coil and, for MR, in field and timing. Raises :class:`ConfigError` naming what
+    there is.
     """
     if modality not in DEFAULT_PROTOCOL:
         raise ConfigError(f"no modality '{modality}'{nearest(modality, DEFAULT_PROTOCOL)}")

@@ -7,7 +7,7 @@ With d(a, B) the Euclidean distance of a voxel's centre to the nearest one of a 
     ASSD = (Σ d(p, T) + Σ d(t, P)) / (|P| + |T|)
 
 HD95 is the larger of the two directed percentiles (linear between ranks), as in monai; MedPy
-takes the percentile of both directions' distances together, which is never larger. ASSD pools
+takes the percentile of both directions' distances together. ASSD pools
 the voxels of both surfaces, as in monai; MedPy averages the two directed means.
 """
 

@@ -23,6 +23,12 @@ from fedalt.medical.site_table import ENDINGS, MODALITIES, Case, Split, check_si
 
 NO_SITE = ""
 AMOS_FIRST_MR = 500
+FILES = {
+    "amos": "imagesTr/amos_0001.nii.gz and labelsTr/amos_0001.nii.gz",
+    "mmwhs": "ct_train_1001_image.nii.gz and ct_train_1001_label.nii.gz, here or in folders",
+    "plain": "<site>/<ct or mr>/<name>_image.nii.gz and <name>_labels.nii.gz",
+    "abdomen": "ct_<name>_image.nii.gz and ct_<name>_labels.nii.gz, and the same for mr",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def find_cases(
     rng = np.random.default_rng(0) if rng is None else rng
     found = layouts[layout](root)
     if not found:
-        raise DataError(f"'{root}' has no case of the layout '{layout}'; see fedalt's data page")
+        raise DataError(f"'{root}' has no case of the layout '{layout}': expected {FILES[layout]}")
     if layout in ("plain", "abdomen"):
         cases = [c for group in _groups(found).values() for c in _hold_out(group, deal.test, rng)]
     else:

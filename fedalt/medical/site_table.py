@@ -176,7 +176,8 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
                 f"the site table '{path}' has no column '{column}'; its header must name "
                 f"{', '.join(COLUMNS)}"
             )
-    return list(reader)
+    # A blank behind a site's name would make another site of it.
+    return [{k: v.strip() if isinstance(v, str) else v for k, v in row.items()} for row in reader]
 
 
 def _yaml_rows(path: Path) -> tuple[list[dict[str, Any]], dict[str, Mapping[Any, Any]]]:

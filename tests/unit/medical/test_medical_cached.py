@@ -111,6 +111,16 @@ def test_a_broken_entry_is_made_anew(tmp_path: Path, name: str, fault: str) -> N
     assert path.read_bytes() == content
 
 
+def test_an_entry_of_another_key_is_made_anew(tmp_path: Path) -> None:
+    case, cache = write_case(tmp_path), tmp_path / "cache"
+    cached(case, HOW, cache)
+    path = entry(cache) / "entry.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "key": facts["key"][:-1] + "-", "known": [True] * 3}))
+    np.save(entry(cache) / "label.npy", np.zeros_like(np.load(entry(cache) / "label.npy")))
+    same(cached(case, HOW, cache), prepare(case, HOW))
+
+
 def test_an_array_of_another_shape_is_made_anew(tmp_path: Path) -> None:
     case, cache = write_case(tmp_path), tmp_path / "cache"
     cached(case, HOW, cache)

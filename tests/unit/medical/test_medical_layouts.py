@@ -105,7 +105,7 @@ def test_folders_that_are_not_of_the_layout_are_named(tmp_path: Path, mmwhs: Pat
         find_cases("amoz", tmp_path)
     with pytest.raises(DataError, match="'/nowhere' of the layout 'amos' does not exist"):
         find_cases("amos", "/nowhere")
-    with pytest.raises(DataError, match="has no case of the layout 'amos'"):
+    with pytest.raises(DataError, match="has no case of the layout 'amos': expected imagesTr"):
         find_cases("amos", mmwhs)
     next((mmwhs / "mr_train").glob("*1003_label*")).unlink()
     with pytest.raises(DataError, match=r"1003_image.nii.gz' has no label: .*1003_label"):

@@ -51,6 +51,11 @@ def test_csv_gives_cases_with_paths_beside_the_table_and_names_by_modality(folde
     assert len({one, two, three}) == 3
 
 
+def test_blanks_around_a_value_make_no_other_site(folder: Path) -> None:
+    spaced = [row.replace(",", " , ") for row in ROWS]
+    assert read_site_table(table(folder, *spaced)) == read_site_table(table(folder, *ROWS))
+
+
 def test_yaml_gives_the_same_cases_and_maps_of_its_own(folder: Path) -> None:
     yaml = folder / "sites.yaml"
     yaml.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from nifti_files import AFFINE, body, write, write_case
 
-from fedalt.errors import DataError
+from fedalt.errors import ConfigError, DataError
 from fedalt.medical.volume import read_image, read_label, read_pair
 
 
@@ -153,6 +154,15 @@ def test_colours_are_refused(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(colours, AFFINE), tmp_path / "a.nii")
     with pytest.raises(DataError, match=r"a.nii' holds .* voxels; one plain number"):
         read_image(tmp_path / "a.nii")
+
+
+def test_without_nibabel_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.nii", body()[0])
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(ConfigError, match=r"pip install 'fedalt\[medical\]'"):
+        read_image(path)
 
 
 def test_a_label_that_is_missing_is_named(tmp_path: Path) -> None:

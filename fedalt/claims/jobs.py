@@ -35,6 +35,8 @@ STRIPPED: Mapping[str, Any] = {"claim": {}, "variants": {}, "compared": {}}
 
 Resolve = Callable[[Sequence[str]], Mapping[str, Any]]
 """Overrides to a scenario's resolved configuration."""
+Identify = Callable[[Mapping[str, Any]], str | None]
+"""A task's settings to what tells its data from other data; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def plan_jobs(
     arms: Sequence[str],
     seeds: Sequence[int],
     root: Path,
+    identify: Identify = lambda spec: None,
 ) -> list[Job]:
     """Return the runs of all arms under all seeds, runs of one task side by side.
 
@@ -77,7 +80,7 @@ def plan_jobs(
                 config = {**resolve([*changes, f"seed={seed}"]), **STRIPPED}
             except ConfigError as error:
                 raise type(error)(f"arm '{arm}': {error}") from error
-            key = run_hash(config)
+            key = run_hash(config, identify(config["task"]))
             known = jobs.get(key)
             also = known.stands_for if known is not None else ()
             jobs[key] = Job(root / key, config, claim.measure, (*also, (arm, seed)))
@@ -86,12 +89,16 @@ def plan_jobs(
     return sorted(jobs.values(), key=lambda job: order[_task_of(job)])
 
 
-def run_hash(config: Mapping[str, Any]) -> str:
-    """Return 16 hex digits of what a run's weights depend on: settings, version, data folder."""
+def run_hash(config: Mapping[str, Any], data: str | None = None) -> str:
+    """Return 16 hex digits of what a run's weights depend on: settings, version, data.
+
+    Of the data their folder counts, and ``data``, which tells them from others in its place.
+    """
     settings = {key: value for key, value in config.items() if key not in TOLD_ONLY}
     root = os.environ.get(ENV_ROOT)
     place = str(Path(root).expanduser().resolve()) if root else None
-    return json_hash({"settings": settings, "fedalt": __version__, "data": place})[:16]
+    known = {"settings": settings, "fedalt": __version__, "data": place, "rows": data}
+    return json_hash(known)[:16]
 
 
 def carry_out(job: Job, tasks: TaskCache, sinks: Sequence[Sink] = ()) -> Measured:

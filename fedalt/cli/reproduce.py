@@ -14,6 +14,7 @@ from fedalt.scenario import Scenario, find_scenario, installed_scenarios
 
 if TYPE_CHECKING:
     from fedalt.claims.claim import Claim
+    from fedalt.claims.data import DataIdentity
     from fedalt.claims.jobs import Job
     from fedalt.claims.measures import Measured
 
@@ -31,11 +32,11 @@ hold' if it lies wholly outside, and is 'undecided' between.
 
 Runs are kept beneath out=runs, in reproduce/NAME, each by the hash of its
 settings: after Ctrl-C the same command goes on where it stood, and what is
-done is never done twice. The data folder and fedalt's version count; to begin
-anew after a change to the code itself, remove that folder. What some arms,
-fewer seeds or overrides come to is written beneath parts/ there, so that the
-whole claim's results stay. The exit code says that it ran, unless --strict
-asks whether the claim holds."""
+done is never done twice. The data and their folder count, and fedalt's
+version; to begin anew after a change to the code itself, remove that folder.
+What some arms, fewer seeds or overrides come to is written beneath parts/
+there, so that the whole claim's results stay. The exit code says that it
+ran, unless --strict asks whether the claim holds."""
 
 
 def add_to(commands: Any) -> None:
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not config["claim"]:
         raise ConfigError(_no_claim(scenario))
     from fedalt.claims.claim import parse_claim
+    from fedalt.claims.data import DataIdentity
     from fedalt.claims.jobs import plan_jobs
     from fedalt.claims.judge import HOLDS
     from fedalt.claims.outcome import Outcome
@@ -77,8 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     arms = _chosen(claim, arguments.arms)
     seeds = [config["seed"] + i for i in range(arguments.seeds or claim.seeds)]
     root = Path(config["out"]) / "reproduce" / config["name"]
-    jobs = plan_jobs(claim, scenario.config, arguments.overrides, arms, seeds, root)
-    done = _carry_out(claim, jobs, arguments, config)
+    shown = config["progress"] and not arguments.json
+    data_of = DataIdentity(root, _tell if shown else lambda text: None)
+    jobs = plan_jobs(claim, scenario.config, arguments.overrides, arms, seeds, root, data_of)
+    done = _carry_out(claim, jobs, arguments, config, data_of)
     outcome = Outcome(config["name"], claim, seeds, collected(jobs, done, arms, seeds))
     data = {**to_data(outcome, jobs), "overrides": counting(arguments.overrides)}
     results = results_folder(root, claim, arms, seeds, arguments.overrides)
@@ -94,7 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _carry_out(
-    claim: Claim, jobs: Sequence[Job], arguments: argparse.Namespace, config: Mapping[str, Any]
+    claim: Claim,
+    jobs: Sequence[Job],
+    arguments: argparse.Namespace,
+    config: Mapping[str, Any],
+    data_of: DataIdentity,
 ) -> dict[Path, Measured]:
     """Run what is not done yet, after every configuration has been checked."""
     from fedalt.claims.outcome import check_measured
@@ -116,11 +124,12 @@ def _carry_out(
     left = [job for job in jobs if job.folder not in done]
     shown = config["progress"] and not arguments.json
     if shown and done:
-        print(f"{len(done)} of {len(jobs)} runs are done already", file=sys.stderr, flush=True)
+        _tell(f"{len(done)} of {len(jobs)} runs are done already")
     if shown and left:
-        print(f"checking the settings of {_runs(len(left))}", file=sys.stderr, flush=True)
+        _tell(f"checking the settings of {_runs(len(left))}")
     _check(claim, left)
     _make(jobs[0].folder.parent)
+    data_of.save()
     place = {job.folder: i for i, job in enumerate(jobs, 1)}
     with bars(shown, keep=False) as drawn:
 
@@ -137,6 +146,10 @@ def _carry_out(
             ) from None
     raise_first(failed, len(jobs))
     return done
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _runs(count: int) -> str:

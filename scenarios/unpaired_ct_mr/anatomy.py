@@ -32,6 +32,20 @@ class Anatomy:
     spacing: tuple[float, ...]
     source: str
 
+    def __post_init__(self) -> None:
+        if self.names[:1] != ("air",):
+            raise ConfigError(f"anatomy '{self.source}': tissue 0 must be 'air'")
+        if self.tissues.ndim not in (2, 3) or self.tissues.ndim != len(self.spacing):
+            raise ConfigError(
+                f"anatomy '{self.source}': tissues {self.tissues.shape} and spacing {self.spacing} "
+                "must both be of (x, y) or of (x, y, z)"
+            )
+        if self.tissues.max(initial=0) >= len(self.names):
+            raise ConfigError(
+                f"anatomy '{self.source}': tissue {self.tissues.max()} has no name "
+                f"({len(self.names)} names from 0 on)"
+            )
+
     @property
     def size(self) -> tuple[int, ...]:
         """The map's shape."""

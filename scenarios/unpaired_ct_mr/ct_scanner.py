@@ -35,8 +35,11 @@ class CTScanner:
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
             raise ConfigError(f"CT: no phase '{self.phase}'{nearest(self.phase, PHASES)}")
-        if self.psf_mm < 0 or self.noise_hu < 0 or self.scale <= 0:
-            raise ConfigError("CT: psf_mm and noise_hu must not be negative, scale above 0")
+        bounded = (self.psf_mm, self.noise_hu, self.scale, abs(self.shift_hu))
+        if not all(0 <= value < math.inf for value in bounded) or not self.scale:
+            raise ConfigError(
+                "CT: psf_mm and noise_hu must be finite and not negative, scale above 0"
+            )
 
     @property
     def protocol(self) -> str:

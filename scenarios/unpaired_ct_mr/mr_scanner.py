@@ -9,6 +9,7 @@ Noise of a magnitude image (Gudbjartsson and Patz 1995): M = √((S + n₁)² + 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,10 +53,14 @@ class MRScanner:
             raise ConfigError(f"MR: no sequence '{self.sequence}'{known}")
         if self.field not in FIELDS:
             raise ConfigError(f"MR: relaxation times are known at {FIELDS} T, not {self.field}")
-        if not self.tr_ms > 0 or not self.te_ms >= 0 or not self.gain > 0:
-            raise ConfigError("MR: tr_ms and gain must be above 0, te_ms not negative")
-        if min(self.bias, self.noise, self.psf_mm) < 0:
-            raise ConfigError("MR: bias, noise and psf_mm must not be negative")
+        if not all(0 < value < math.inf for value in (self.tr_ms, self.gain)):
+            raise ConfigError("MR: tr_ms and gain must be finite and above 0")
+        if not all(
+            0 <= value < math.inf for value in (self.te_ms, self.bias, self.noise, self.psf_mm)
+        ):
+            raise ConfigError("MR: te_ms, bias, noise and psf_mm must be finite and not negative")
+        if not 0 < self.flip_degrees <= 180:
+            raise ConfigError(f"MR: flip_degrees {self.flip_degrees:g} must be in (0, 180]")
 
     @property
     def protocol(self) -> str:

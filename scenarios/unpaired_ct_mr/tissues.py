@@ -5,11 +5,13 @@ Stanisz et al., Magn Reson Med 54:507 (2005) for blood; Bojorquez et al., Magn R
 35:69 (2017) for the spread between studies. Kidneys are the mean of cortex and medulla, whose
 border these phantoms do not draw. CT numbers: unenhanced and portal-venous values as in common
 radiology tables. Fluid in the stomach, bile and bowel walls vary with the meal, and proton
-densities with what is counted as visible: plausible values, not measured ones.
+densities with what is counted as visible, and the T2 of venous blood with its oxygen: plausible
+values, not measured ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,6 +74,11 @@ class Jitter:
     t1: float = 0.06
     t2: float = 0.08
     proton_density: float = 0.03
+
+    def __post_init__(self) -> None:
+        given = (self.hu, self.enhancement, self.t1, self.t2, self.proton_density)
+        if not all(0 <= value < math.inf for value in given):
+            raise ConfigError("jitter: standard deviations must be finite and not negative")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ below 1, I + ∇u has a positive determinant everywhere: shapes bend and never f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,13 +45,15 @@ class Warp:
     blob: tuple[float, float] = (12.0, 30.0)
 
     def __post_init__(self) -> None:
-        if min(self.shift, self.degrees, self.bend, self.distractors) < 0 or self.smooth <= 0:
+        bounded = (self.shift, self.degrees, self.bend, self.distractors, self.smooth)
+        if not all(0 <= value < math.inf for value in bounded) or not self.smooth:
             raise ConfigError(
-                "warp: shift, degrees, bend and distractors must not be negative, smooth above 0"
+                "warp: shift, degrees, bend and distractors must be finite and not negative, "
+                "smooth above 0"
             )
         if not 0 <= self.scale < 1:
             raise ConfigError(f"warp: scale {self.scale:g} must be in [0, 1)")
-        if not 0 < self.blob[0] <= self.blob[1]:
+        if not 0 < self.blob[0] <= self.blob[1] < math.inf:
             raise ConfigError(f"warp: blob {self.blob} must be (least, most) mm above 0")
 
 

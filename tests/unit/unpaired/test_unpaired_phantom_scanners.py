@@ -191,5 +191,9 @@ def test_settings_that_are_no_scanner_are_refused() -> None:
         MRScanner(tr_ms=float("nan"))
     with pytest.raises(ConfigError, match="bias"):
         MRScanner(bias=-0.1)
+    with pytest.raises(ConfigError, match="flip_degrees 0"):
+        MRScanner(flip_degrees=0.0)
+    with pytest.raises(ConfigError, match="jitter"):
+        Jitter(t1=float("inf"))
     with pytest.raises(ConfigError, match=r"'livr'.*'liver'"):
         properties(["livr"])

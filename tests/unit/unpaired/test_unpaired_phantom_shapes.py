@@ -170,6 +170,14 @@ def test_bad_sizes_and_settings_are_refused() -> None:
         Warp(smooth=0.0)
     with pytest.raises(ConfigError, match=r"scale 1 must be in \[0, 1\)"):
         Warp(scale=1.0)
+    with pytest.raises(ConfigError, match="finite"):
+        Warp(bend=float("nan"))
+    with pytest.raises(ConfigError, match="tissue 3 has no name"):
+        Anatomy(np.full((20, 20), 3, np.uint8), ("air", "fat"), (3.0, 3.0), "mine")
+    with pytest.raises(ConfigError, match="must be 'air'"):
+        Anatomy(np.zeros((20, 20), np.uint8), ("fat", "air"), (3.0, 3.0), "mine")
+    with pytest.raises(ConfigError, match="must both be"):
+        Anatomy(np.zeros((20, 20), np.uint8), ("air",), (3.0, 3.0, 3.0), "mine")
     with pytest.raises(ConfigError, match="blob"):
         Warp(blob=(9.0, 3.0))
 

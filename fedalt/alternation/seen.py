@@ -76,7 +76,7 @@ class Seen:
 
         Raises :class:`DataError` where the site has too few rows of the new task, and
         :class:`ScheduleError` where more would be rehearsed than was seen, or where the stream
-        counts its experiences anew.
+        counts its experiences anew; callers, who know the site's name, add it.
         """
         task = stream.new_task(site, root)
         self._check_follows(stream, task)
@@ -96,7 +96,7 @@ class Seen:
                 lags, len(pools[task]), stream.rehearsal, [len(pools[t]) for t in past]
             )
         except ScheduleError as error:
-            raise ScheduleError(f"site {site}, experience {stream.experience}: {error}") from error
+            raise ScheduleError(f"experience {stream.experience}: {error}") from error
         for old, count in zip(past, counts, strict=True):
             if count:
                 rng = seeds.at("rehearse", stream.experience, old).numpy()

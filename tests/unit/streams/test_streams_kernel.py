@@ -15,6 +15,7 @@ from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.gradient import GradientKernel
 from fedalt.errors import ConfigError, DataError
 from fedalt.modes import Mode
+from fedalt.scenarios.continual_power_law.rows import check_task
 from fedalt.seeds import Seeds
 
 STREAM = StreamView(
@@ -90,6 +91,26 @@ def test_only_work_that_succeeds_leaves_a_trace() -> None:
     assert "site 'site-1'" in str(works[1]) and "has 10" in str(works[1])
     # What a client keeps is its pools' row numbers and where it stands.
     assert sorted(states[0]) == ["stream/now", "stream/pool/0", "stream/since"]
+
+
+def test_errors_name_their_site_once() -> None:
+    task = ToyStream(rows=(30, 30, 10))
+    changes = {"environments": (Environment("last"),), "rehearsal": 1.0, "new": 0, "order": "shift"}
+    states: list[dict[str, np.ndarray]] = [{} for _ in task.sites]
+    for experience in (0, 1):
+        task.task_rows = lambda site, number, e=experience: 10 + 20 * e  # type: ignore[method-assign]
+        asked = order(task, experience, stream=changes)
+        works = list(GradientKernel().cohort(asked, sites(task, states)))
+    wanted = "site 'site-2': experience 1: environment 'last' rehearses 30 rows of the task met 1"
+    assert str(works[2]).startswith(wanted)
+
+    def rows(site: int, number: int) -> int:
+        check_task(site, number + 9, 4)
+        return 0
+
+    task.task_rows = rows  # type: ignore[method-assign]
+    (work, *_) = GradientKernel().cohort(order(task, 0), sites(task, [{}]))
+    assert str(work) == "site 'site-0': site 0 has no task 9, only 0 to 3"
 
 
 @pytest.mark.parametrize("mode", ["batched", "batched:1", "compiled"])

@@ -123,7 +123,7 @@ def test_refusals_name_the_task_and_what_to_do() -> None:
         Seen().meet(BASE, 0, 0, lambda task: 0)
     stream = replace(BASE, environments=(Environment("last"),), new=0, rehearsal=1.0)
     _, seen = Seen().meet(stream, 0, 0, lambda task: 10)
-    with pytest.raises(ScheduleError, match=r"site 0, experience 1: .* rehearses 60 rows .* 10"):
+    with pytest.raises(ScheduleError, match=r"^experience 1: .* rehearses 60 rows .* 10"):
         seen.meet(replace(stream, experience=1), 0, 0, lambda task: 60)
 
 

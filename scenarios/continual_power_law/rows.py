@@ -75,7 +75,7 @@ def picked(own: np.ndarray, rows: np.ndarray, site: int, task: int, name: str) -
 def check_task(site: int, task: int, count: int) -> None:
     """Raise :class:`DataError` unless there is a task of this number."""
     if not 0 <= task < count:
-        raise DataError(f"site {site} has no task {task}, only 0 to {count - 1}")
+        raise DataError(f"there is no task {task}, only 0 to {count - 1} (site {site})")
 
 
 def check_held(site: int, count: int) -> None:

@@ -110,7 +110,7 @@ def test_errors_name_their_site_once() -> None:
 
     task.task_rows = rows  # type: ignore[method-assign]
     (work, *_) = GradientKernel().cohort(order(task, 0), sites(task, [{}]))
-    assert str(work) == "site 'site-0': site 0 has no task 9, only 0 to 3"
+    assert str(work) == "site 'site-0': there is no task 9, only 0 to 3 (site 0)"
 
 
 @pytest.mark.parametrize("mode", ["batched", "batched:1", "compiled"])

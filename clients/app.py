@@ -14,9 +14,10 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedalt.alternation.local import LOCAL_STATE
 from fedalt.build import TaskCache
 from fedalt.clients.kernels import KernelTable
-from fedalt.clients.kernels.base import LOCAL_STATE, Kernel, Order, SiteContext, Work
+from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
 from fedalt.clients.workers import Pool
 from fedalt.errors import ConfigError, FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state

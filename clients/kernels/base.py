@@ -11,9 +11,6 @@ from fedalt.alternation.phase import Phase, Scalar
 from fedalt.seeds import Seeds
 from fedalt.task import Task
 
-LOCAL_STATE = "local/"
-"""What the names of a site's own arrays of the model begin with in its state."""
-
 
 @dataclass(frozen=True)
 class Order:

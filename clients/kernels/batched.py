@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from fedalt.alternation.local import LOCAL_STATE
 from fedalt.clients.kernels import optim
-from fedalt.clients.kernels.base import LOCAL_STATE, Order, Work
+from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import Client
 from fedalt.clients.kernels.held import as_received, hyper_tensors, initial_loss, load, pure_step
 from fedalt.clients.kernels.model import ReusedModel

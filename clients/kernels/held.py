@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fedalt.clients.kernels.base import LOCAL_STATE, Order
+from fedalt.alternation.local import LOCAL_STATE
+from fedalt.clients.kernels.base import Order
 from fedalt.clients.kernels.client import Client, received_loss
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.pure import PureStep, hypers_of

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from fedalt.alternation.block import BlockMap
-from fedalt.clients.kernels.base import LOCAL_STATE, Order, SiteContext
+from fedalt.alternation.local import LOCAL_STATE
+from fedalt.clients.kernels.base import Order, SiteContext
 from fedalt.errors import ConfigError, nearest
 from fedalt.seeds import Seeds
 from fedalt.task import GradientTask, Task

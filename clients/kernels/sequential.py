@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from fedalt.alternation.local import LOCAL_STATE
 from fedalt.clients.kernels import optim
-from fedalt.clients.kernels.base import LOCAL_STATE, Order, Work
+from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import (
     ADVICE,
     Client,

@@ -16,6 +16,8 @@ from fedalt.errors import ScheduleError
 
 LOCAL = "local"
 """The rule of a block that stays at each site."""
+LOCAL_STATE = "local/"
+"""What the names of a site's own arrays of the model begin with in its state."""
 
 
 def shared_blocks(phase: Phase) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fedalt.alternation.local import LOCAL_STATE
 from fedalt.errors import ConfigError
 from fedalt.runs.checkpoint import newest_checkpoint
 from fedalt.runs.events import read_events
@@ -37,7 +38,8 @@ class Table:
 class Finished:
     """One run that came to its end: weights, metrics by round, result and configuration.
 
-    ``clients`` are the events in which every client's own measures were told (``evaluate.each``).
+    ``clients`` are the events in which every client's own measures were told (``evaluate.each``),
+    ``states`` what clients keep, by site index.
     """
 
     name: str
@@ -46,6 +48,19 @@ class Finished:
     result: Mapping[str, Any]
     config: Mapping[str, Any]
     clients: Sequence[Mapping[str, Any]] = ()
+    states: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def local(self) -> frozenset[str]:
+        """The names of the model's arrays that sites keep for themselves."""
+        kept = {name for state in self.states.values() for name in state}
+        return frozenset(name for name in self.arrays if LOCAL_STATE + name in kept)
+
+    def arrays_of(self, site: int) -> Mapping[str, np.ndarray]:
+        """Return the model as a site has it: with its own arrays where blocks are local."""
+        state = self.states.get(site, {})
+        own = {n: state[LOCAL_STATE + n] for n in self.local if LOCAL_STATE + n in state}
+        return {**self.arrays, **own}
 
     def metric(self, name: str) -> tuple[list[int], list[float]]:
         """Return the rounds that report a metric, and its values."""
@@ -78,7 +93,8 @@ def finished(folder: RunFolder, name: str) -> Finished:
         if event["event"] in told:
             told[event["event"]].append(event)
     config = folder.config()
-    return Finished(name, snapshot.model, told["round"], result, config, told["clients"])
+    rounds, clients = told["round"], told["clients"]
+    return Finished(name, snapshot.model, rounds, result, config, clients, snapshot.clients)
 
 
 def write_report(

@@ -176,7 +176,8 @@ def _check(settings: PhantomSettings) -> None:
                 )
     if settings.anatomy not in ANATOMIES:
         raise ConfigError(
-            f"task.phantoms.anatomy: unknown '{settings.anatomy}'{nearest(settings.anatomy, ANATOMIES)}"
+            f"task.phantoms.anatomy: unknown '{settings.anatomy}'"
+            f"{nearest(settings.anatomy, ANATOMIES)}"
         )
     for key in ("images", "site_test", "server_test"):
         if getattr(settings, key) < 1:

@@ -1,0 +1,46 @@
+"""What the claim measures of a run: Dice of the final models, and what becomes of it.
+
+``dice/ct``, ``dice/mr`` and their mean ``dice`` are the server's model on the server's scans;
+``sites`` and ``sites/ct`` … each site's model, with what it keeps to itself, on its own scans;
+``swapped`` the server's model told the wrong modality; ``unseen`` … on scanners that took no
+part; ``batch_statistics`` …, for running statistics, the same weights with those of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from fedalt.medical.organ_scores import ScoreTable
+from fedalt.runs.report import Finished
+from fedalt.scenarios.unpaired_ct_mr.judge import judged
+from fedalt.scenarios.unpaired_ct_mr.norms import with_batch_statistics
+from fedalt.scenarios.unpaired_ct_mr.outcome import balanced, judged_by_sites
+from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask
+from fedalt.task import Task
+
+
+def measure(task: Task, run: Finished) -> dict[str, float | str]:
+    """Return the measures above, and in words which data these are."""
+    segmentation = cast(SegmentationTask, task)
+    organs, source = segmentation.organs, segmentation.source
+    model, scans = segmentation.loaded(run.arrays), source.held_by_server()
+    found: dict[str, float | str] = {"data": source.described}
+    found |= _named("sites", judged_by_sites(segmentation, run).table)
+    if scans:
+        found |= _named("dice", judged(model, scans, organs, source.size))
+        swapped = judged(model, scans, organs, source.size, swapped=True)
+        found |= _named("swapped", swapped)
+        if segmentation.network.norm == "batch":
+            with with_batch_statistics(model):
+                found |= _named("batch_statistics", judged(model, scans, organs, source.size))
+    if source.unseen():
+        found |= _named("unseen", judged(model, source.unseen(), organs, source.size))
+    return found
+
+
+def _named(name: str, table: ScoreTable) -> dict[str, float | str]:
+    values = {name: balanced(table)}
+    values |= {f"{name}/{each}": table.mean("dice", modality=each) for each in table.modalities}
+    return {key: value for key, value in values.items() if np.isfinite(value)}

@@ -1,0 +1,127 @@
+"""What a segmentation run shows: Dice by modality and organ, distances, overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from fedalt.medical.organ_heat_map import organ_heat_map
+from fedalt.medical.overlays import Overlay, overlay_page
+from fedalt.runs.plots import Series, curves
+from fedalt.runs.report import Finished, Report, Table, Value
+from fedalt.scenarios.unpaired_ct_mr.measures import measure
+from fedalt.scenarios.unpaired_ct_mr.outcome import Judged, final
+from fedalt.scenarios.unpaired_ct_mr.source import MODALITIES
+from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask
+from fedalt.task import Task
+
+RUNS = (
+    *("run", "rounds", "Dice CT", "Dice MR", "at the sites"),
+    *("unseen CT", "unseen MR", "modality swapped", "MB up"),
+)
+MEASURED = ("dice/ct", "dice/mr", "sites", "unseen/ct", "unseen/mr", "swapped")
+ORGANS = (
+    *("modality", "site", "organ", "Dice", "HD95 mm", "ASSD mm"),
+    *("cases", "missed", "false alarms"),
+)
+SHOWN = 2
+"""Cases of each modality in the overlays: the one in the middle by Dice, and the worst."""
+
+
+def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
+    """Write the tables and pictures of a run."""
+    segmentation = cast(SegmentationTask, task)
+    main = final(segmentation, runs["main"], surfaces=True)
+    main.table.to_csv(folder / "organs.csv")
+    main.table.to_csv(folder / "cases.csv", cases=True)
+    tables = (_runs_table(segmentation, runs), _organ_table(segmentation, main))
+    figures = [
+        overlay_page(
+            _overlays(main),
+            segmentation.organs,
+            folder / "overlays.png",
+            agreement=True,
+            title=f"{main.by}: the case of middle Dice and the worst of each modality",
+        ),
+        organ_heat_map(
+            main.table, folder / "organs.png", title=f"Dice by organ and site: {main.by}"
+        ),
+    ]
+    lines = _lines(runs)
+    if lines:
+        title = f"Dice by round, {segmentation.source.described}"
+        figures.append(curves(lines, folder / "dice.png", "Dice", title))
+    return Report(tables, tuple(figures))
+
+
+def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished]) -> Table:
+    rows = []
+    for label, run in runs.items():
+        found = measure(task, run)
+        values: list[Value] = [found.get(name) for name in MEASURED]
+        sent = float(run.result["bytes_up"]) / 1e6
+        rows.append((label, int(run.result["round"]), *values, sent))
+    notes = [
+        f"data: {task.source.described}; organs: {', '.join(task.organs)}",
+        "at the sites: each site's model, with the blocks it keeps, on its own test scans; the "
+        "other columns are the server's model, which blocks that stay at sites leave incomplete",
+    ]
+    if task.embeddings is not None:
+        notes.append(f"text embeddings sha256 {task.embeddings.hash[:16]}")
+    if not task.source.held_by_server():
+        notes.append(
+            "the server has no scans: each site judges its own, training ones if need be"
+        )
+    return Table("Dice of the final models", RUNS, tuple(rows), tuple(notes))
+
+
+def _organ_table(task: SegmentationTask, main: Judged) -> Table:
+    rows = []
+    for row in main.table.rows():
+        if row["site"] != "all" and row["organ"] != "mean":
+            continue
+        values = (row[name] for name in ("dice", "hd95", "assd"))
+        told: list[Value] = [None if np.isnan(float(v)) else float(v) for v in values]
+        counts = (row["dice_cases"], row["missed"], row["false_alarms"])
+        rows.append((row["modality"], row["site"], row["organ"], *told, *counts))
+    notes = (
+        f"{main.by} of the run 'main'; distances of organs that are there and found only, which "
+        "missed ones and false alarms (found, but not there) do not change",
+        "every case and organ: cases.csv; every site and organ: organs.csv",
+    )
+    return Table("organs", ORGANS, tuple(rows), notes)
+
+
+def _overlays(main: Judged) -> list[Overlay]:
+    """Return, of each modality, the cases of middle and of least Dice."""
+    scores = [float(np.nanmean(case.scores.dice)) for case in main.table.cases]
+    chosen: list[int] = []
+    for modality in MODALITIES:
+        own = [i for i, scan in enumerate(main.scans) if scan.modality == modality]
+        own.sort(key=lambda i: -scores[i])
+        chosen += list(dict.fromkeys([own[len(own) // 2], own[-1]]))[:SHOWN] if own else []
+    return [
+        Overlay(
+            f"{scan.modality.upper()}, {scan.site}",
+            scan.image,
+            scan.label,
+            main.predicted[i],
+            f"Dice {scores[i]:.2f}",
+            scan.spacing,
+        )
+        for i in chosen
+        for scan in [main.scans[i]]
+    ]
+
+
+def _lines(runs: Mapping[str, Finished]) -> dict[str, Series]:
+    """Return Dice by round: of each modality by the server, or by the sites where it has none."""
+    found: dict[str, Series] = {}
+    for label, run in runs.items():
+        for modality in MODALITIES:
+            found[f"{label}, {modality.upper()}"] = run.metric(f"server/dice/{modality}")
+        found[f"{label}, at the sites"] = run.metric("clients/dice")
+    return {name: line for name, line in found.items() if line[0]}

@@ -28,7 +28,17 @@ COMPILING = 12.0
 SAVING = 0.3
 """The share of the time that compiling saves, about."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-"""How far a mode may end from the reference, relative to the length of the client's update."""
+"""How far a mode may end from the reference, relative to the length of the client's update.
+
+Half of the clients must end that near. A loss that a mode cannot compute is wrong at every step
+of nearly every client, while rounding now and then switches one hidden unit of one client, which
+Adam magnifies (1.4e-2 was measured on a GPU, 5e-5 for others).
+"""
+FURTHEST = {"float32": 2e-2, "bfloat16": 2e-1}
+"""How far any one client may: where only its batches are short, it alone shows a wrong loss.
+
+The least that wrong losses were seen to bring is 2.3e-2 (a sum over rows, under Adam).
+"""
 _SAMPLE = 3
 
 Run = Callable[[Mode, Order, Sequence[SiteContext]], list[Work | Exception]]
@@ -171,17 +181,21 @@ def _disagreement(
         found = run(mode, order, [_copy(site) for site in sites])
     except MISHAPS as error:
         return str(error).strip().splitlines()[0]
-    for work, reference in zip(found, wanted, strict=True):
-        if isinstance(work, Exception):
-            return f"it fails where the reference does not: {work}"
-        gap = _gap(order, work, reference)
-        allowed = TOLERANCE[order.precision]
-        if not gap <= allowed:
-            return (
-                f"its result is {gap:.1e} of an update away from the reference's (at most "
-                f"{allowed:g}); is the loss a mean over rows that do not depend on each other?"
-            )
-    return ""
+    failed = next((work for work in found if isinstance(work, Exception)), None)
+    if failed is not None:
+        return f"it fails where the reference does not: {failed}"
+    works = [work for work in found if isinstance(work, Work)]
+    gaps = [_gap(order, *pair) for pair in zip(works, wanted, strict=True)]
+    most, furthest = TOLERANCE[order.precision], FURTHEST[order.precision]
+    near = sum(gap <= most for gap in gaps)
+    # A gap that is no number is neither near nor within what one client may.
+    if 2 * near >= len(gaps) and all(gap <= furthest for gap in gaps):
+        return ""
+    return (
+        f"its results are {', '.join(f'{gap:.1e}' for gap in gaps)} of an update away from the "
+        f"reference's (half of them at most {most:g}, each at most {furthest:g}); is the loss a "
+        "mean over rows that do not depend on each other?"
+    )
 
 
 def _gap(order: Order, work: Work, reference: Work) -> float:

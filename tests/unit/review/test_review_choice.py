@@ -1,0 +1,71 @@
+"""Which modes may stand in for the reference: by what most clients show, not by one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedalt.alternation.phase import Phase
+from fedalt.clients.kernels.base import Order, SiteContext, Work
+from fedalt.clients.kernels.choice import settle
+from fedalt.errors import ConfigError
+from fedalt.modes import SEQUENTIAL, Mode
+from fedalt.seeds import Seeds
+
+BATCHED = Mode.read("batched:3")
+
+
+class Task:
+    """Nothing of it is asked."""
+
+
+def settled(gaps: Sequence[float], precision: str = "float32") -> Mode:
+    """Tell the mode ``batched`` where it ends ``gaps`` of an update of length 1 from the rest."""
+    start: Mapping[str, np.ndarray] = {"w": np.zeros(2, np.float64)}
+    order = Order("r", 1, Phase("fit"), start, ("w",), precision=precision)
+    sites = [SiteContext(Task(), i, {}, Seeds(0)) for i in range(len(gaps))]  # type: ignore[arg-type]
+
+    def run(mode: Mode, order: Order, some: Sequence[SiteContext]) -> list[Any]:
+        ends = [0.0 if mode == SEQUENTIAL else gaps[site.site] for site in some]
+        return [Work({"w": np.array([1.0, end])}, 1, {}) for end in ends]
+
+    client: Any = None
+    return settle(BATCHED, order, sites, client, run).mode
+
+
+@pytest.mark.parametrize(
+    ("gaps", "precision"),
+    [
+        ([1e-6, 1e-6, 1e-6], "float32"),
+        ([1.4e-2, 5e-5, 5e-5], "float32"),
+        ([5e-5, 1.4e-2], "float32"),
+        ([9e-4], "float32"),
+        ([1e-2, 1.5e-1, 4e-2], "bfloat16"),
+    ],
+)
+def test_one_client_that_rounding_led_astray_refuses_no_mode(
+    gaps: list[float], precision: str
+) -> None:
+    assert settled(gaps, precision) == BATCHED
+
+
+@pytest.mark.parametrize(
+    ("gaps", "precision"),
+    [
+        ([3.1e-2, 2.3e-2, 9.3e-5], "float32"),
+        ([5e-3, 5e-3, 1e-6], "float32"),
+        ([1e-6, 1e-6, 2.3e-2], "float32"),
+        ([1.4e-2], "float32"),
+        ([1e-6, 1e-6, float("nan")], "float32"),
+        ([1e-2, 1e-2, 4e-1], "bfloat16"),
+        ([1e-1, 1e-1, 1e-2], "bfloat16"),
+    ],
+)
+def test_what_most_clients_show_or_one_too_clearly_is_refused(
+    gaps: list[float], precision: str
+) -> None:
+    with pytest.raises(ConfigError, match="of an update away from the reference's"):
+        settled(gaps, precision)

@@ -48,17 +48,26 @@ def hold_out(
 ) -> ClientRows:
     """Hold out a share of each client's rows, and cap those it trains on at ``rows``.
 
-    A client keeps at least one row to train on; with fewer than ``rows`` it trains on all. With
-    any share above 0 it holds out at least one if it has two: without it a client of four rows
-    could not be judged, and one such client ends a round that wants all of them.
+    Where the cap leaves rows out, the share is of those that are kept, so that judging does not
+    cost more than training; which rows are trained on does not depend on it. A client keeps at
+    least one row to train on; with fewer than ``rows`` it trains on all. With any share above 0
+    it holds out at least one if it has two: without it a client of four rows could not be
+    judged, and one such client ends a round that wants all of them.
     """
     train, held = [], []
     for client, part in enumerate(whole):
         shuffled = seeds.at("held", client).numpy().permutation(part)
         apart = min(max(round(held_out * len(part)), held_out > 0), max(0, len(part) - 1))
-        held.append(np.sort(shuffled[:apart]))
         train.append(np.sort(shuffled[apart:][:rows]))
+        capped = len(train[-1]) < len(part) - apart
+        judged = held_share(len(train[-1]), held_out) if capped else apart
+        held.append(np.sort(shuffled[: min(apart, judged)]))
     return ClientRows(tuple(train), tuple(held))
+
+
+def held_share(train: int, share: float) -> int:
+    """Return how many rows go with ``train`` others so that they are a share in [0, 1) of both."""
+    return max(round(train * share / (1.0 - share)), share > 0)
 
 
 def picked(own: np.ndarray, rows: np.ndarray, site: int, task: int, name: str) -> np.ndarray:

@@ -81,7 +81,7 @@ class RoleStream:
             for role, codes in zip(self._names, self._codes, strict=True)
         ]
         self.parts = [
-            _thinned(part, rows, test_rows, Seeds(seed).at("rows", task))
+            _thinned(part, (rows, test_rows), shares[0], Seeds(seed).at("rows", task))
             for task, part in enumerate(self.parts)
         ]
 
@@ -214,13 +214,24 @@ def _roles(found: RoleSet, tasks: int, roles: Sequence[str] | None) -> tuple[str
     return tuple(roles)
 
 
-def _thinned(part: Stretches, rows: int | None, test_rows: int | None, seeds: Seeds) -> Stretches:
-    """Draw at most so many of each client's windows, and of the server's."""
+def _thinned(
+    part: Stretches, most: tuple[int | None, int | None], held_out: float, seeds: Seeds
+) -> Stretches:
+    """Draw at most so many of each client's windows, and of the server's.
 
-    def drawn(starts: np.ndarray, most: int | None, key: int | str) -> np.ndarray:
+    Of windows held out no more are drawn than are that share of those that a client keeps.
+    """
+
+    def drawn(starts: np.ndarray, most: int | None, *key: int | str) -> np.ndarray:
         if most is None or len(starts) <= most:
             return starts
-        return np.sort(seeds.at(key).numpy().choice(starts, most, replace=False))
+        return np.sort(seeds.at(*key).numpy().choice(starts, most, replace=False))
 
-    train = tuple(drawn(starts, rows, site) for site, starts in enumerate(part.train))
-    return Stretches(train, part.held, drawn(part.test, test_rows, "test"))
+    train = tuple(drawn(starts, most[0], site) for site, starts in enumerate(part.train))
+    held = tuple(
+        drawn(starts, dealt.held_share(len(kept), held_out), "held", site)
+        if len(kept) < len(whole)
+        else starts
+        for site, (starts, kept, whole) in enumerate(zip(part.held, train, part.train, strict=True))
+    )
+    return Stretches(train, held, drawn(part.test, most[1], "test"))

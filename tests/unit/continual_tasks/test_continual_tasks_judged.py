@@ -99,6 +99,22 @@ def test_a_client_of_two_rows_has_one_to_be_judged_by() -> None:
         assert sorted([*train, *held]) == part.tolist()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25])
+def test_where_rows_are_capped_the_share_is_of_those_that_are_kept(share: float) -> None:
+    parts = [np.arange(first, first + n) for first, n in ((0, 10_000), (20_000, 40), (30_000, 3))]
+    whole, capped = (hold_out(parts, rows, share, Seeds(0)) for rows in (None, 90))
+    counts = {0.0: (0, 0, 0), 0.1: (10, 4, 1), 0.25: (30, 10, 1)}[share]
+    assert [len(held) for held in capped.held] == list(counts)
+    assert len(capped.train[0]) == 90
+    for few, all_, train in zip(capped.held, whole.held, capped.train, strict=True):
+        assert set(few) <= set(all_) and not set(few) & set(train)
+    # Trained on is what a larger share would have left too: results of earlier runs stand.
+    rng = Seeds(0).at("held", 0).numpy()
+    rows = rng.permutation(parts[0])[round(share * 10_000) :][:90]
+    assert capped.train[0].tolist() == sorted(rows.tolist())
+    assert [t.tolist() for t in capped.train[1:]] == [t.tolist() for t in whole.train[1:]]
+
+
 def test_a_site_without_held_out_rows_says_which_setting_is_to_blame() -> None:
     task = ImageStream(**SMALL, held_out=0.0)
     with pytest.raises(DataError, match=r"site 1 holds no rows out.*task\.held_out.*clients_ev"):

@@ -131,6 +131,18 @@ def test_rows_are_windows_of_the_role_and_what_comes_next() -> None:
 
 
 @needs_text
+def test_where_windows_are_capped_so_are_those_held_out() -> None:
+    task, whole = RoleStream(**SMALL, rows=450), RoleStream(**SMALL, rows=None)
+    for number, (part, all_) in enumerate(zip(task.parts, whole.parts, strict=True)):
+        for site in range(2):
+            assert len(part.held[site]) == 50 < len(all_.held[site])
+            assert set(part.held[site]) <= set(all_.held[site])
+            rng = Seeds(0).at("rows", number, site).numpy()
+            wanted = np.sort(rng.choice(all_.train[site], 450, replace=False))
+            assert np.array_equal(part.train[site], wanted), "as before held-out rows were capped"
+
+
+@needs_text
 def test_no_character_of_a_role_is_in_two_places() -> None:
     task, found = RoleStream(**{**SMALL, "clients": 5}, test_rows=None), load_shakespeare()
     for role, part in zip(task.tasks, task.parts, strict=True):

@@ -184,6 +184,9 @@ def _check(settings: PhantomSettings) -> None:
             raise ConfigError(f"task.phantoms.{key}={getattr(settings, key)}: at least 1 expected")
     if min(settings.sites.values(), default=0) < 0 or not sum(settings.sites.values()):
         raise ConfigError(f"task.phantoms.sites={dict(settings.sites)}: one site or more expected")
+    for modality in MODALITIES:
+        if not settings.vendors.get(modality):
+            raise ConfigError(f"task.phantoms.vendors: none is named for the modality '{modality}'")
     for modality, organs in settings.labelled.items():
         for organ in organs:
             if organ not in settings.organs:

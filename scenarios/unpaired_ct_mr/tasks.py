@@ -10,7 +10,7 @@ from typing import Any
 from fedalt.cli.values import check_values
 from fedalt.data.folder import data_folder
 from fedalt.errors import ConfigError, DataError, nearest
-from fedalt.medical.layouts import Deal, find_cases
+from fedalt.medical.layouts import ONE_EACH, Deal, find_cases
 from fedalt.medical.prepare import Preparation
 from fedalt.medical.site_table import Case, read_site_table
 from fedalt.scenarios.unpaired_ct_mr.networks import NetworkSettings
@@ -82,7 +82,8 @@ def _cases(
             )
         folder = str(named.path / "abdomen")
     rng = Seeds(seed).at("deal").numpy()
-    return find_cases(layout, Path(folder).expanduser(), _made(Deal, deal, "task.deal"), rng)
+    dealt = _made(Deal, {**vars(ONE_EACH), **deal}, "task.deal")
+    return find_cases(layout, Path(folder).expanduser(), dealt, rng)
 
 
 def _network(settings: Mapping[str, Any], dims: int) -> NetworkSettings:

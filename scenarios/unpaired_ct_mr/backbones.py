@@ -9,7 +9,7 @@ arXiv:2201.01266), called in the same order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -54,14 +54,14 @@ class UNetDecoder(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         for name in ("upcat_4", "upcat_3", "upcat_2", "upcat_1"):
-            self.add_module(name, net.get_submodule(name))
+            level = net.get_submodule(name)
+            # Sides are multiples of 16, so that padding would copy everything for nothing.
+            level.is_pad = False  # type: ignore[assignment]
+            self.add_module(name, level)
 
     def forward(self, features: Features) -> torch.Tensor:
         """Return o."""
-        *skips, found = features
-        for level, skip in zip(self.children(), reversed(skips), strict=True):
-            found = level(found, skip)
-        return found
+        return _upwards(self, features)
 
 
 class SwinEncoder(nn.Module):
@@ -92,10 +92,14 @@ class SwinDecoder(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """Return o."""
-        *skips, found = features
-        for level, skip in zip(self.children(), reversed(skips), strict=True):
-            found = level(found, skip)
-        return found
+        return _upwards(self, features)
+
+
+def _upwards(levels: nn.Module, features: Features) -> torch.Tensor:
+    *skips, found = features
+    for level, skip in zip(levels.children(), reversed(skips), strict=True):
+        found = level(found, skip)
+    return found
 
 
 def unet(dims: int, features: Sequence[int], dropout: float) -> Backbone:
@@ -127,7 +131,7 @@ def swin(dims: int, feature_size: int, dropout: float) -> Backbone:
     return Backbone(SwinEncoder(net), SwinDecoder(net), 16 * feature_size, feature_size)
 
 
-def _monai_nets():  # type: ignore[no-untyped-def]
+def _monai_nets() -> Any:
     try:
         from monai.networks import nets
     except ImportError as error:

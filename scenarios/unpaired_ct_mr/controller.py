@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import linear
 
 from fedalt.scenarios.unpaired_ct_mr.norms import group_norm
 
@@ -62,26 +63,38 @@ class Controller(nn.Module):
         """Return logits (n, K, *size) of g (n, channels, *small), o and modalities (n,)."""
         theta = self.kernels(bottleneck, modality)
         places = self.pixels(torch.relu(self.pixel_norm(out)))
-        return convolve(places.flatten(2), theta).unflatten(2, out.shape[2:])
+        logits = convolve(places.flatten(2), theta)
+        return logits.reshape(*logits.shape[:2], *out.shape[2:])
 
     def kernels(self, bottleneck: torch.Tensor, modality: torch.Tensor) -> torch.Tensor:
-        """Return θ (n, K, parameters)."""
+        """Return θ (n, K, parameters).
+
+        Linear([v; t_c]) is taken as A v + (B t_c + bias): all of the text is the same for all rows,
+        and there are few modalities.
+        """
         pooled = torch.relu(self.image_norm(bottleneck)).flatten(2).mean(2)
-        text = torch.relu(self.text(self.embeddings[modality]))
-        image = self.image(pooled).unsqueeze(1).expand(-1, text.shape[1], -1)
-        theta: torch.Tensor = self.weights(torch.cat((image, text), 2))
-        return theta
+        by_image, by_text = self.weights.weight.chunk(2, 1)
+        modalities, classes = self.embeddings.shape[:2]
+        text = torch.relu(self.text(self.embeddings.flatten(0, 1)))
+        theta = linear(text, by_text, self.weights.bias).reshape(modalities, classes, -1)
+        return linear(self.image(pooled), by_image).unsqueeze(1) + theta.index_select(0, modality)
 
 
 def convolve(places: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Return logits (n, K, s) of places (n, w, s) by each row's and class's own weights."""
-    width, classes = places.shape[1], theta.shape[1]
-    square = width * width
-    first, first_bias, second, second_bias, third, third_bias = theta.split(
-        (square, width, square, width, width, 1), dim=2
-    )
+    """Return logits (n, K, s) of places (n, w, s) by each row's and class's own weights (n, K, ·).
+
+    A 1×1 convolution is a product of matrices, and a batch of products takes a third of the time
+    of a convolution with as many groups.
+    """
+    rows, width = places.shape[:2]
+    classes = theta.shape[1]
+    square, each = width * width, rows * classes
+    sizes = (square, width, square, width, width, 1)
+    first, bias1, second, bias2, third, bias3 = torch.split(theta, sizes, 2)
     # The first convolutions of all classes read the same places: one product does for them all.
-    joined = first.reshape(-1, classes * width, width) @ places
-    hidden = joined.unflatten(1, (classes, width)) + first_bias.unsqueeze(3)
-    hidden = second.unflatten(2, (width, width)) @ torch.relu(hidden) + second_bias.unsqueeze(3)
-    return (third.unsqueeze(2) @ torch.relu(hidden)).squeeze(2) + third_bias
+    joined = first.reshape(rows, classes * width, width)
+    hidden = torch.relu(joined @ places + bias1.reshape(rows, classes * width, 1))
+    hidden = second.reshape(each, width, width) @ hidden.reshape(each, width, -1)
+    hidden = torch.relu(hidden + bias2.reshape(each, width, 1))
+    logits = third.reshape(each, 1, width) @ hidden + bias3.reshape(each, 1, 1)
+    return logits.reshape(rows, classes, -1)

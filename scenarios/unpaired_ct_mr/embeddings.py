@@ -27,6 +27,7 @@ SHIPPED = Path(__file__).with_name("embeddings.safetensors")
 SHIPPED_HASH = "581f014572c8806398c15bb0ea651820da46a04df0d25d7d932793767b8c57d9"
 SOURCES = ("shipped", "ngrams", "minilm")
 _KEY = "embeddings"
+_NAMES = ("modalities", "classes")
 SHIPPED_CLASSES = (
     BACKGROUND,
     # AMOS (Ji et al. 2022, arXiv:2206.08023).
@@ -174,7 +175,7 @@ def read_embeddings(path: Path) -> Embeddings:
         raise DataError(f"'{path}': no such file of embeddings") from error
     except KeyError as error:
         raise DataError(
-            f"'{path}' has no {error.args[0]}: embeddings need 'embeddings', 'modalities' and "
+            f"'{path}' has no '{error.args[0]}': embeddings need 'embeddings', 'modalities' and "
             "'classes'"
         ) from error
     except Exception as error:
@@ -223,7 +224,10 @@ def _shipped(template: str) -> Embeddings:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, list[list[str]]]:
     with np.load(path, allow_pickle=False) as file:
-        return file[_KEY], [file[key].tolist() for key in ("modalities", "classes")]
+        for key in (_KEY, *_NAMES):
+            if key not in file:
+                raise KeyError(key)
+        return file[_KEY], [file[key].tolist() for key in _NAMES]
 
 
 def _read_safetensors(path: Path) -> tuple[np.ndarray, list[list[str]]]:
@@ -232,8 +236,8 @@ def _read_safetensors(path: Path) -> tuple[np.ndarray, list[list[str]]]:
     with safe_open(path, "numpy") as file:
         names: Mapping[str, Any] = file.metadata() or {}
         if _KEY not in file.keys():  # noqa: SIM118 - not a mapping
-            raise KeyError(f"'{_KEY}'")
-        return file.get_tensor(_KEY), [json.loads(names[k]) for k in ("modalities", "classes")]
+            raise KeyError(_KEY)
+        return file.get_tensor(_KEY), [json.loads(names[key]) for key in _NAMES]
 
 
 def _find(name: str, known: Sequence[str], where: str, what: str) -> int:

@@ -89,7 +89,7 @@ def convolve(places: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     rows, width = places.shape[:2]
     classes = theta.shape[1]
     square, each = width * width, rows * classes
-    sizes = (square, width, square, width, width, 1)
+    sizes = [square, width, square, width, width, 1]
     first, bias1, second, bias2, third, bias3 = torch.split(theta, sizes, 2)
     # The first convolutions of all classes read the same places: one product does for them all.
     joined = first.reshape(rows, classes * width, width)

@@ -8,9 +8,11 @@ small operations are fused too. Either way one program serves every client of a 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from fedalt.errors import FedaltError
 _EXAMPLE_ROWS = 11
 """Rows of the batch that a program for any number of rows is traced with: a number that no
 other dimension is likely to have, and neither 0 nor 1, which tracing treats as special."""
+
+
+_LOUD = ("torch._subclasses.fake_tensor", "torch._inductor", "torch.fx.experimental")
+"""Loggers that write an error's trace to the terminal before it is raised."""
 
 
 class UntraceableError(FedaltError):
@@ -135,12 +141,25 @@ def _trace(function: Callable[..., Any], examples: Tensors, compiled: bool) -> C
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Other packages' notices, about themselves; a test run makes errors of them.
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), _unlogged(), torch.no_grad():
         warnings.simplefilter("ignore")
         graph = make_fx(function)(*examples)
         if not compiled:
             return graph.forward
         return _compile(graph, examples)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep torch from logging the traces of errors that are told, or passed over, as ours."""
+    former = {name: logging.getLogger(name).level for name in _LOUD}
+    try:
+        for name in _LOUD:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for name, level in former.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _compile(graph: torch.fx.GraphModule, examples: Tensors) -> Callable[..., Any]:

@@ -3,7 +3,8 @@
 ``dice/ct``, ``dice/mr`` and their mean ``dice`` are the server's model on the server's scans;
 ``sites`` and ``sites/ct`` … each site's model, with what it keeps to itself, on its own scans;
 ``swapped`` the server's model told the wrong modality; ``unseen`` … on scanners that took no
-part; ``batch_statistics`` …, for running statistics, the same weights with those of the batch.
+part; ``batch_statistics`` … the same weights with a batch's own statistics in place of running
+ones: no other model than ``dice`` where batches are not what is normalised by.
 """
 
 from __future__ import annotations
@@ -32,9 +33,8 @@ def measure(task: Task, run: Finished) -> dict[str, float | str]:
         found |= _named("dice", judged(model, scans, organs, source.size))
         swapped = judged(model, scans, organs, source.size, swapped=True)
         found |= _named("swapped", swapped)
-        if segmentation.network.norm == "batch":
-            with with_batch_statistics(model):
-                found |= _named("batch_statistics", judged(model, scans, organs, source.size))
+        with with_batch_statistics(model):
+            found |= _named("batch_statistics", judged(model, scans, organs, source.size))
     if source.unseen():
         found |= _named("unseen", judged(model, source.unseen(), organs, source.size))
     return found

@@ -30,7 +30,9 @@ def dice_ce(
     ``logits`` (n, K, *size), ``label`` (n, *size) whole numbers below K, ``known`` (n, K) bool with
     background known. Voxels labelled with an unknown class count as background.
     """
-    merged, truth, given = _merged(logits.flatten(2).float(), label.flatten(1), known)
+    # Sums over a volume in half precision would lose small organs.
+    exact = logits.flatten(2).to(torch.promote_types(logits.dtype, torch.float32))
+    merged, truth, given = _merged(exact, label.flatten(1), known)
     log_q = torch.log_softmax(merged, 1)
     q = log_q.exp()
     cross_entropy = -(truth * log_q).sum(1).mean(1)

@@ -15,14 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedalt.alternation.block import Block
 from fedalt.errors import ConfigError, nearest
 from fedalt.scenarios.unpaired_ct_mr import backbones
 from fedalt.scenarios.unpaired_ct_mr.controller import Controller
 from fedalt.scenarios.unpaired_ct_mr.embeddings import BACKGROUND, Embeddings
 from fedalt.scenarios.unpaired_ct_mr.norms import (
     NORMS,
-    norm_arrays,
     norm_of,
     replace_instance_norms,
 )
@@ -157,16 +155,6 @@ def segmenter(
         sizes: Any = (settings.dims, settings.hidden, settings.width)
         head = Controller(body.bottleneck, body.out, values, *sizes)
     return Segmenter(settings, body, head)
-
-
-def blocks_of(model: nn.Module) -> tuple[Block, ...]:
-    """Return the blocks ``encoder``, ``decoder``, ``head`` and ``norm``.
-
-    The first three part the model; ``norm`` is all arrays of normalisation layers in any of them.
-    """
-    parts = (Block(name, (f"{name}/*",)) for name in ("encoder", "decoder", "head"))
-    norms = norm_arrays(model)
-    return (*parts, *([Block("norm", norms)] if norms else []))
 
 
 def initial(model: nn.Module, seeds: Seeds) -> dict[str, np.ndarray]:

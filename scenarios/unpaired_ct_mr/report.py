@@ -72,9 +72,7 @@ def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished]) -> Table:
     if task.embeddings is not None:
         notes.append(f"text embeddings sha256 {task.embeddings.hash[:16]}")
     if not task.source.held_by_server():
-        notes.append(
-            "the server has no scans: each site judges its own, training ones if need be"
-        )
+        notes.append("the server has no scans: each site judges its own, training ones if need be")
     return Table("Dice of the final models", RUNS, tuple(rows), tuple(notes))
 
 

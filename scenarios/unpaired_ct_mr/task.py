@@ -34,11 +34,14 @@ from fedalt.task import Arrays
 class SegmentationTask:
     """A source of scans and a network that segments them.
 
-    ``embeddings`` names where the controller's text embeddings come from.
+    ``embeddings`` names where the controller's text embeddings come from, ``device`` where models
+    are judged that no client holds: the server's, and all in the report.
     """
 
-    def __init__(self, source: Source, network: NetworkSettings, embeddings: str) -> None:
-        self.source, self.network = source, network
+    def __init__(
+        self, source: Source, network: NetworkSettings, embeddings: str, device: str = "cpu"
+    ) -> None:
+        self.source, self.network, self.device = source, network, device
         self.organs = source.organs
         network.check_size(source.size)
         self.embeddings: Embeddings | None = None
@@ -110,7 +113,7 @@ class SegmentationTask:
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     def loaded(self, arrays: Arrays) -> Segmenter:
-        """Return the network with some arrays, ready to predict."""
+        """Return the network with some arrays, ready to predict on the task's device."""
         model = self.model()
         model.load_state_dict({name: torch.tensor(values) for name, values in arrays.items()})
-        return model.eval()
+        return model.eval().to(self.device)

@@ -28,15 +28,17 @@ def phantom_task(
     warp: Mapping[str, Any],
     root: str | None,
     seed: int,
+    device: str = "cpu",
 ) -> SegmentationTask:
     """Build the task on phantoms; see :class:`PhantomSettings` and :class:`NetworkSettings`.
 
-    ``root`` is the folder that may hold the label map of a real abdomen (default FEDALT_DATA).
+    ``root`` is the folder that may hold the label map of a real abdomen (default FEDALT_DATA),
+    ``device`` where the server judges.
     """
     shape = _made(Warp, warp, "task.warp")
     settings = _made(PhantomSettings, {**phantoms, "warp": shape, "seed": seed}, "task.phantoms")
     source = PhantomSource(settings, root)
-    return SegmentationTask(source, _network(network, len(settings.size)), embeddings)
+    return SegmentationTask(source, _network(network, len(settings.size)), embeddings, device)
 
 
 def volume_task(
@@ -51,18 +53,20 @@ def volume_task(
     unseen: Sequence[str],
     cache: str | None,
     seed: int,
+    device: str = "cpu",
 ) -> SegmentationTask:
     """Build the task on NIfTI volumes: those of a site table, or of a folder in a known layout.
 
-    ``folder`` defaults to FEDALT_DATA/abdomen, ``cache`` to the user's cache. Raises
-    :class:`ConfigError` for settings and :class:`DataError` for files that do not fit.
+    ``folder`` defaults to FEDALT_DATA/abdomen, ``cache`` to the user's cache; the
+    report judges on ``device``. Raises :class:`ConfigError` for settings and :class:`DataError`
+    for files that do not fit.
     """
     cases = _cases(layout, table, folder, deal, seed)
     prepared = _made(Preparation, preparation, "task.preparation")
     drawn = _made(PatchSettings, patches, "task.patches")
     kept = None if cache is None else Path(cache).expanduser()
     source = VolumeSource(cases, prepared, drawn, unseen, kept)
-    return SegmentationTask(source, _network(network, len(drawn.size)), embeddings)
+    return SegmentationTask(source, _network(network, len(drawn.size)), embeddings, device)
 
 
 def _cases(

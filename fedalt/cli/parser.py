@@ -7,7 +7,9 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from fedalt.config import variant_overrides
 from fedalt.errors import ConfigError, nearest
+from fedalt.scenario import Scenario
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,3 +52,19 @@ def add_scenario(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="settings to change"
     )
+
+
+def add_variant(command: argparse.ArgumentParser) -> None:
+    """Add the option that takes a scenario's variant in place of its own settings."""
+    command.add_argument("--variant", metavar="NAME", help="one of the scenario's variants")
+
+
+def chosen_overrides(scenario: Scenario, arguments: argparse.Namespace) -> list[str]:
+    """Return a variant's overrides, then the user's own, which count more.
+
+    Raises :class:`ConfigError` if the scenario has no such variant.
+    """
+    if arguments.variant is None:
+        return list(arguments.overrides)
+    first = variant_overrides(scenario.config([]), arguments.variant)
+    return [*first, *arguments.overrides]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedalt.cli.parser import add_scenario
+from fedalt.cli.parser import add_scenario, add_variant, chosen_overrides
 from fedalt.errors import ConfigError, nearest
 from fedalt.scenario import find_scenario
 
@@ -16,6 +16,7 @@ examples:
   fedalt plan federated_pca
   fedalt plan federated_pca --plot plan.png
   fedalt plan fedavg_mnist task.clients=100 rounds=50 --json
+  fedalt plan unpaired_ct_mr --variant alt_server
 
 Nothing is trained, and nothing but the picture is written. Conditions on
 metrics, which only a run measures, count as not yet true, so a schedule with
@@ -34,6 +35,7 @@ def add_to(commands: Any) -> None:
         epilog=EPILOG,
     )
     add_scenario(command)
+    add_variant(command)
     command.add_argument("--plot", metavar="FILE", help="draw the timeline into a PNG, SVG or PDF")
     command.add_argument("--json", action="store_true", help="print as JSON")
     command.set_defaults(run=run, parser=command)
@@ -42,7 +44,8 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Preview a scenario's schedule."""
     picture = _picture(arguments.plot)
-    config = find_scenario(arguments.scenario).config(arguments.overrides)
+    scenario = find_scenario(arguments.scenario)
+    config = scenario.config(chosen_overrides(scenario, arguments))
     from fedalt.alternation import text_timeline
     from fedalt.build import TaskCache
     from fedalt.cli.preflight import check_run

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fedalt.cli.parser import add_scenario
+from fedalt.cli.parser import add_scenario, add_variant, chosen_overrides
 from fedalt.config import variant_overrides
 from fedalt.errors import ConfigError
 from fedalt.scenario import Scenario, find_scenario
@@ -17,6 +17,7 @@ examples:
   fedalt simulate federated_pca task.rank=10 seed=3
   fedalt simulate federated_pca task.data=synthetic compare=[]
   fedalt simulate fedavg_mnist task.partition=pathological rounds=30
+  fedalt simulate unpaired_ct_mr --variant fedbn rounds=10
   fedalt simulate fedavg_mnist \\
     strategy._target_=flwr.serverapp.strategy.FedMedian
   fedalt simulate ./my_scenario         a folder with your own scenario.yaml
@@ -51,6 +52,7 @@ def add_to(commands: Any) -> None:
         epilog=EPILOG,
     )
     add_scenario(command)
+    add_variant(command)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=run, parser=command)
 
@@ -58,7 +60,7 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate and show the result."""
     scenario = find_scenario(arguments.scenario)
-    config = with_variants(scenario, arguments.overrides)
+    config = with_variants(scenario, chosen_overrides(scenario, arguments))
     from fedalt.build import TaskCache
     from fedalt.cli.execute import execute, show_result
     from fedalt.cli.preflight import check_run

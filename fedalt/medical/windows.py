@@ -77,7 +77,8 @@ def _scanner(
         return given.to(torch.float32, copy=True)
 
     def scan(images: np.ndarray) -> np.ndarray:
-        inputs = torch.as_tensor(np.ascontiguousarray(images))[:, None].to(device)
+        # A copy: volumes mapped from disk are read-only, which torch.as_tensor warns of.
+        inputs = torch.tensor(images)[:, None].to(device)
         with torch.no_grad():
             scored = sliding_window_inference(
                 inputs, size, batch, scores, overlap=overlap, mode=mode, cval=fill

@@ -64,7 +64,11 @@ def chosen_overrides(scenario: Scenario, arguments: argparse.Namespace) -> list[
 
     Raises :class:`ConfigError` if the scenario has no such variant.
     """
+    return [*overrides_of_variant(scenario, arguments), *arguments.overrides]
+
+
+def overrides_of_variant(scenario: Scenario, arguments: argparse.Namespace) -> list[str]:
+    """Return the overrides of the variant that ``--variant`` names; none where it names none."""
     if arguments.variant is None:
-        return list(arguments.overrides)
-    first = variant_overrides(scenario.config([]), arguments.variant)
-    return [*first, *arguments.overrides]
+        return []
+    return variant_overrides(scenario.config([]), arguments.variant)

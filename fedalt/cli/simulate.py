@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedalt.cli.parser import add_scenario, add_variant, chosen_overrides
+from fedalt.cli.parser import add_scenario, add_variant, overrides_of_variant
 from fedalt.config import variant_overrides
 from fedalt.errors import ConfigError
 from fedalt.scenario import Scenario, find_scenario
@@ -60,7 +61,8 @@ def add_to(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Simulate and show the result."""
     scenario = find_scenario(arguments.scenario)
-    config = with_variants(scenario, chosen_overrides(scenario, arguments))
+    main = overrides_of_variant(scenario, arguments)
+    config = with_variants(scenario, arguments.overrides, main)
     from fedalt.build import TaskCache
     from fedalt.cli.execute import execute, show_result
     from fedalt.cli.preflight import check_run
@@ -76,9 +78,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def with_variants(scenario: Scenario, overrides: list[str]) -> dict[str, Any]:
-    """Resolve a scenario, and the variants that it is compared with under ``compared``."""
-    config = scenario.config(overrides)
+def with_variants(
+    scenario: Scenario, overrides: list[str], main: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Resolve a scenario, and the variants that it is compared with under ``compared``.
+
+    ``main`` are overrides of the run itself, such as a variant's: those it is compared with
+    vary the scenario, not that variant.
+    """
+    config = scenario.config([*main, *overrides])
     planned = {}
     for name in config["compare"]:
         changes = [*overrides, *variant_overrides(config, name), "compare=[]"]

@@ -136,7 +136,7 @@ def _monai_nets() -> Any:
         from monai.networks import nets
     except ImportError as error:
         raise ConfigError(
-            "task.backbone: the backbones are monai's, which is not installed; "
+            "task.network.backbone: the backbones are monai's, which is not installed; "
             "pip install 'fedalt[medical]'"
         ) from error
     return nets

@@ -56,24 +56,27 @@ class NetworkSettings:
             value = getattr(self, key)
             if value not in known:
                 hint = nearest(str(value), known)
-                raise ConfigError(f"task.{key}: unknown {key} {value!r}{hint}")
+                raise ConfigError(f"task.network.{key}: unknown {key} {value!r}{hint}")
         if self.dims not in (2, 3):
-            raise ConfigError(f"task.dims is {self.dims!r}, but an image has 2 or 3 dimensions")
-        object.__setattr__(self, "features", _wholes(self.features, "task.features"))
+            raise ConfigError(
+                f"task.network.dims is {self.dims!r}, but an image has 2 or 3 dimensions"
+            )
+        object.__setattr__(self, "features", _wholes(self.features, "task.network.features"))
         if len(self.features) != 6:
             raise ConfigError(
-                f"task.features has {len(self.features)} numbers, expected 6: five levels' and o's"
+                f"task.network.features has {len(self.features)} numbers, expected 6: five levels' "
+                "and o's"
             )
         for key in ("feature_size", "hidden", "width"):
-            _wholes((getattr(self, key),), f"task.{key}")
+            _wholes((getattr(self, key),), f"task.network.{key}")
         if self.feature_size % 12:
             raise ConfigError(
-                f"task.feature_size is {self.feature_size}, but must be a multiple of 12"
+                f"task.network.feature_size is {self.feature_size}, but must be a multiple of 12"
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"task.dropout is {self.dropout}, but must lie in [0, 1)")
+            raise ConfigError(f"task.network.dropout is {self.dropout}, but must lie in [0, 1)")
         if self.image_size is not None:
-            size = _wholes(self.image_size, "task.image_size")
+            size = _wholes(self.image_size, "task.network.image_size")
             object.__setattr__(self, "image_size", size)
             self.check_size(size)
 
@@ -81,18 +84,18 @@ class NetworkSettings:
         """Raise :class:`ConfigError` unless the network can read images of that size."""
         shape = " × ".join(map(str, size))
         if len(size) != self.dims:
-            raise ConfigError(f"task.image_size: {shape} voxels, but task.dims is {self.dims}")
+            raise ConfigError(f"images of {shape} voxels do not fit task.network.dims={self.dims}")
         divisor = backbones.DIVISORS[self.backbone]
         if any(side % divisor for side in size):
             fitting = " × ".join(str(-(-side // divisor) * divisor) for side in size)
             raise ConfigError(
-                f"task.image_size: {shape} voxels, but every side must be a multiple of {divisor} "
-                f"for backbone '{self.backbone}'; pad to {fitting}"
+                f"images of {shape} voxels do not fit: every side must be a multiple of {divisor} "
+                f"for backbone '{self.backbone}'; take {fitting}"
             )
         if self.norm == "instance" and all(side == divisor for side in size):
             raise ConfigError(
-                f"task.image_size: {shape} voxels leave one at the bottleneck, which instance "
-                "normalisation would make 0; take larger images or task.norm=group"
+                f"images of {shape} voxels leave one at the bottleneck, which instance "
+                "normalisation would make 0; take larger images or task.network.norm=group"
             )
 
 
@@ -188,7 +191,9 @@ def _values(
 ) -> torch.Tensor:
     """Return the head's embeddings (M, K, d), in the order asked."""
     if embeddings is None:
-        raise ConfigError(f"task.head '{settings.head}' needs embeddings; set task.embeddings")
+        raise ConfigError(
+            f"task.network.head '{settings.head}' needs embeddings; set task.embeddings"
+        )
     chosen = embeddings.select(tuple(modalities), (BACKGROUND, *organs))
     values = torch.from_numpy(chosen.values.copy())
     if settings.head == "text":

@@ -109,6 +109,11 @@ def phantoms(
     return Phantoms(images, labels)
 
 
+def check_organs(anatomy: Anatomy, organs: Sequence[str]) -> None:
+    """Raise :class:`ConfigError` for an organ that the anatomy lacks or that is named twice."""
+    _classes(anatomy, organs)
+
+
 def _classes(anatomy: Anatomy, organs: Sequence[str]) -> np.ndarray:
     """Return each tissue id's class (k,) uint8."""
     classes = np.zeros(len(anatomy.names), np.uint8)

@@ -18,7 +18,7 @@ from fedalt.errors import ConfigError, nearest
 from fedalt.medical.augment import augment
 from fedalt.medical.intensity import normalise
 from fedalt.scenarios.unpaired_ct_mr.anatomy import Anatomy, analytic_abdomen, anatomy, real_abdomen
-from fedalt.scenarios.unpaired_ct_mr.phantom import phantoms, scanner
+from fedalt.scenarios.unpaired_ct_mr.phantom import check_organs, phantoms, scanner
 from fedalt.scenarios.unpaired_ct_mr.source import (
     BOTH,
     MODALITIES,
@@ -76,6 +76,7 @@ class PhantomSource:
         self.organs, self.size = settings.organs, settings.size
         _check(settings)
         self._anatomy = _anatomy(settings, root)
+        check_organs(self._anatomy, settings.organs)
         self.described = f"phantoms of {self._anatomy.source}"
         self._hospitals = _hospitals(settings)
         self._made = lru_cache(maxsize=None)(self._make)
@@ -109,7 +110,10 @@ class PhantomSource:
         return found
 
     def held_by_server(self) -> Sequence[Scan]:
-        """Return test images of each modality that some site has, by the sites' vendors in turn."""
+        """Return test images of each modality by its sites' vendors in turn.
+
+        A modality that no site has is scanned by the vendors that are named for it.
+        """
         found = []
         for modality in MODALITIES:
             used = [h.vendor[modality] for h in self._hospitals if modality in h.modalities]
@@ -168,7 +172,10 @@ class PhantomSource:
 
 
 def _check(settings: PhantomSettings) -> None:
-    for key, known in (("sites", (*MODALITIES, BOTH)), ("labelled", MODALITIES)):
+    keyed = {"sites": (*MODALITIES, BOTH)} | dict.fromkeys(
+        ("labelled", "vendors", "protocols"), MODALITIES
+    )
+    for key, known in keyed.items():
         for name in getattr(settings, key):
             if name not in known:
                 raise ConfigError(
@@ -184,9 +191,7 @@ def _check(settings: PhantomSettings) -> None:
             raise ConfigError(f"task.phantoms.{key}={getattr(settings, key)}: at least 1 expected")
     if min(settings.sites.values(), default=0) < 0 or not sum(settings.sites.values()):
         raise ConfigError(f"task.phantoms.sites={dict(settings.sites)}: one site or more expected")
-    for modality in MODALITIES:
-        if not settings.vendors.get(modality):
-            raise ConfigError(f"task.phantoms.vendors: none is named for the modality '{modality}'")
+    _check_scanners(settings)
     for modality, organs in settings.labelled.items():
         for organ in organs:
             if organ not in settings.organs:
@@ -194,6 +199,23 @@ def _check(settings: PhantomSettings) -> None:
                     f"task.phantoms.labelled.{modality}: unknown organ '{organ}'"
                     f"{nearest(organ, settings.organs)}"
                 )
+
+
+def _check_scanners(settings: PhantomSettings) -> None:
+    """Refuse vendors and protocols that are none before anything is trained or made."""
+    for modality in MODALITIES:
+        if not settings.vendors.get(modality):
+            raise ConfigError(f"task.phantoms.vendors: none is named for the modality '{modality}'")
+        if settings.unseen in settings.vendors[modality]:
+            raise ConfigError(
+                f"task.phantoms.unseen={settings.unseen} is among task.phantoms.vendors.{modality}; "
+                "it is for a test on scanners that took no part, so name another"
+            )
+        for vendor in (*settings.vendors[modality], settings.unseen):
+            try:
+                scanner(modality, vendor, settings.protocols.get(modality))
+            except ConfigError as error:
+                raise ConfigError(f"task.phantoms: {error}") from error
 
 
 def _anatomy(settings: PhantomSettings, root: str | None) -> Anatomy:

@@ -82,6 +82,10 @@ def test_organs_that_a_site_does_not_label_are_background_there() -> None:
         ({"organs": ["liver", "splen"]}, r"'splen'.*'spleen'"),
         ({"labelled": {"ct": ["kidney"]}}, r"labelled\.ct: unknown organ 'kidney'"),
         ({"vendors": {"ct": ["z"], "mr": ["a"]}}, r"no vendor 'z'"),
+        ({"vendors": {"ct": ["a"], "pet": ["a"]}}, r"vendors: unknown modality 'pet'"),
+        ({"unseen": "z"}, r"task\.phantoms: ct: no vendor 'z'"),
+        ({"unseen": "b"}, r"unseen=b is among task\.phantoms\.vendors\.ct"),
+        ({"protocols": {"mr": "flair"}}, r"task\.phantoms: mr: no protocol 'flair'"),
         ({"vendors": {"ct": ["a"]}}, r"task\.phantoms\.vendors: none .*'mr'"),
         ({"size": [40, 40]}, "every side must be a multiple of 16"),
         ({"anatomy": "analytical"}, r"anatomy: unknown 'analytical'.*'analytic'"),
@@ -91,7 +95,12 @@ def test_organs_that_a_site_does_not_label_are_background_there() -> None:
 )
 def test_settings_that_cannot_be_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        small_task(**change).site_data(0)
+        small_task(**change)
+
+
+def test_an_organ_that_the_anatomy_lacks_is_named_before_anything_is_made() -> None:
+    with pytest.raises(ConfigError, match=r"anatomy has no organ 'hert'"):
+        small_task({"head": "plain"}, organs=["liver", "hert"])
 
 
 def volumes(cache: Path, **changes: Any) -> SegmentationTask:

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedalt.alternation.local import LOCAL_STATE
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.client import MISHAPS, Client
+from fedalt.clients.kernels.model import initial_arrays
 from fedalt.errors import ConfigError
 from fedalt.modes import SEQUENTIAL, Mode
 
@@ -78,8 +80,7 @@ def settle(
     mode = _with_width(told, order, sites, client)
     if mode in (SEQUENTIAL, Mode(channels_last=True)):
         return Choice(mode, note="told")
-    sample = [_copy(site) for site in sites[:_SAMPLE]]
-    wanted = run(SEQUENTIAL, order, sample)
+    wanted = _tried(SEQUENTIAL, order, sites[:_SAMPLE], run)
     error = next((w for w in wanted if isinstance(w, Exception)), None)
     if error is not None:
         # The reference fails too, so the client is at fault, and its reply will say so.
@@ -167,10 +168,28 @@ def _timed(
 ) -> tuple[float, list[Work | Exception]]:
     """Return seconds a client, and what the clients brought; their state stays as it was."""
     clock = time.perf_counter if order.device.startswith("cuda") else time.process_time
-    copies = [_copy(site) for site in sites]
     start = clock()
-    works = run(mode, order, copies)
-    return (clock() - start) / len(copies), works
+    works = _tried(mode, order, sites, run)
+    return (clock() - start) / len(sites), works
+
+
+def _tried(
+    mode: Mode, order: Order, sites: Sequence[SiteContext], run: Run
+) -> list[Work | Exception]:
+    """Return what clients brought, and among it what they would keep; their state stays."""
+    copies = [_copy(site) for site in sites]
+    return [
+        work
+        if isinstance(work, Exception)
+        else replace(work, arrays={**work.arrays, **_kept(order, site)})
+        for work, site in zip(run(mode, order, copies), copies, strict=True)
+    ]
+
+
+def _kept(order: Order, site: SiteContext) -> dict[str, np.ndarray]:
+    """Return the arrays that an order lets a site keep, as the site has them."""
+    names = [name for name in order.keeps if f"{LOCAL_STATE}{name}" in site.state]
+    return {name: site.state[f"{LOCAL_STATE}{name}"] for name in names}
 
 
 def _disagreement(
@@ -178,14 +197,15 @@ def _disagreement(
 ) -> str:
     """Say why a mode may not stand in for the reference; empty if it may."""
     try:
-        found = run(mode, order, [_copy(site) for site in sites])
+        found = _tried(mode, order, sites, run)
     except MISHAPS as error:
         return str(error).strip().splitlines()[0]
     failed = next((work for work in found if isinstance(work, Exception)), None)
     if failed is not None:
         return f"it fails where the reference does not: {failed}"
     works = [work for work in found if isinstance(work, Work)]
-    gaps = [_gap(order, *pair) for pair in zip(works, wanted, strict=True)]
+    starts = [_start(order, site) for site in sites]
+    gaps = [_gap(*three) for three in zip(works, wanted, starts, strict=True)]
     most, furthest = TOLERANCE[order.precision], FURTHEST[order.precision]
     near = sum(gap <= most for gap in gaps)
     # A gap that is no number is neither near nor within what one client may.
@@ -198,14 +218,23 @@ def _disagreement(
     )
 
 
-def _gap(order: Order, work: Work, reference: Work) -> float:
+def _start(order: Order, site: SiteContext) -> Mapping[str, np.ndarray]:
+    """Return the arrays that a client trains on from: those sent, and its own."""
+    if not order.keeps:
+        return order.arrays
+    first = initial_arrays(site.task, site.seeds.root)
+    own = {name: first[name] for name in order.keeps if name in first}
+    return {**own, **_kept(order, site), **order.arrays}
+
+
+def _gap(work: Work, reference: Work, start: Mapping[str, np.ndarray]) -> float:
     """Return the distance of two results, relative to how far the reference went."""
     apart = moved = size = 0.0
     for name, values in reference.arrays.items():
         apart += float(np.square(np.subtract(work.arrays[name], values, dtype=np.float64)).sum())
         size += float(np.square(values, dtype=np.float64).sum())
-        if name in order.arrays:
-            step = np.subtract(values, order.arrays[name], dtype=np.float64)
+        if name in start:
+            step = np.subtract(values, start[name], dtype=np.float64)
             moved += float(np.square(step).sum())
     # Rounding of the weights themselves is no disagreement, however short the step.
     return float(np.sqrt(apart) / max(np.sqrt(moved), 1e-3 * np.sqrt(size), 1e-12))

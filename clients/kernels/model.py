@@ -193,7 +193,7 @@ class ReusedModel:
 
     def _initial_array(self, name: str, root: int, where: Place) -> np.ndarray:
         if self._initial is None or self._initial[0] != root:
-            self._initial = (root, self.task.initial_arrays(Seeds(root).at("initial")))
+            self._initial = (root, initial_arrays(self.task, root))
         arrays = self._initial[1]
         if name not in arrays:
             raise ConfigError(
@@ -201,6 +201,11 @@ class ReusedModel:
                 "among the task's initial arrays; send its block"
             )
         return arrays[name]
+
+
+def initial_arrays(task: Task, root: int) -> Mapping[str, np.ndarray]:
+    """Return the arrays that every site of a run begins with; ``root`` is the run's seed."""
+    return task.initial_arrays(Seeds(root).at("initial"))
 
 
 def in_channels_last(part: torch.Tensor) -> torch.Tensor:

@@ -69,3 +69,33 @@ def test_what_most_clients_show_or_one_too_clearly_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="of an update away from the reference's"):
         settled(gaps, precision)
+
+
+class Kept(Task):
+    """A task whose only array stays at the sites."""
+
+    def initial_arrays(self, seeds: Seeds) -> dict[str, np.ndarray]:
+        return {"w": np.zeros(2)}
+
+
+def settled_on_what_is_kept(gaps: Sequence[float]) -> Mode:
+    """The same where the array is local: nothing is returned that could be compared."""
+    order = Order("r", 1, Phase("fit"), {}, (), keeps=("w",))
+    sites = [SiteContext(Kept(), i, {}, Seeds(0)) for i in range(len(gaps))]  # type: ignore[arg-type]
+
+    def run(mode: Mode, order: Order, some: Sequence[SiteContext]) -> list[Any]:
+        for site in some:
+            end = 0.0 if mode == SEQUENTIAL else gaps[site.site]
+            site.state["local/w"] = np.array([1.0, end])
+        return [Work({}, 1, {}) for _ in some]
+
+    client: Any = None
+    chosen = settle(BATCHED, order, sites, client, run).mode
+    assert not any(site.state for site in sites)
+    return chosen
+
+
+def test_what_sites_keep_is_compared_as_well() -> None:
+    assert settled_on_what_is_kept([9e-4, 1e-6, 1e-6]) == BATCHED
+    with pytest.raises(ConfigError, match=r"5\.0e-03, 5\.0e-03, 1\.0e-06 of an update away"):
+        settled_on_what_is_kept([5e-3, 5e-3, 1e-6])

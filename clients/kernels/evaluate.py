@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedalt.alternation.phase import View
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.exact import exact
 from fedalt.clients.kernels.model import ModelCache, Place, ReusedModel
@@ -145,6 +146,11 @@ class EvaluateKernel:
 def _judged(model: ReusedModel, order: Order, site: SiteContext) -> Work:
     """Let the task judge the received model on a site's cases."""
     task: Any = site.task
+    if order.phase.view != View():
+        raise ConfigError(
+            f"phase '{order.phase.name}': this task judges whole cases by itself, of which a view "
+            "shows no part; take the phase's view away"
+        )
     model.load(order, site)
     model.module.eval()
     with exact(order), torch.no_grad(), lent_randomness(site.seeds, model.device):

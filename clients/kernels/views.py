@@ -17,9 +17,17 @@ def seen(
 ) -> np.ndarray:
     """Return the rows that a view shows; ``sliced`` are the site's slices, by name.
 
-    Raises :class:`DataError` for a slice of which there are no rows.
+    A fraction is one of each slice that is named, so that none is drawn away. Raises
+    :class:`DataError` for a slice of which there are no rows.
     """
-    return only(viewed(rows, view.fraction, seeds), view.slices, sliced)
+    if not view.slices:
+        return viewed(rows, view.fraction, seeds)
+    rows = only(rows, view.slices, sliced)
+    parts = [
+        viewed(rows[np.isin(rows, sliced[name])], view.fraction, seeds.at("slice", name))
+        for name in view.slices
+    ]
+    return np.unique(np.concatenate(parts))
 
 
 def viewed(rows: np.ndarray, fraction: float, seeds: Seeds) -> np.ndarray:

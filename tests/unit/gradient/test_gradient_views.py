@@ -17,7 +17,7 @@ from fedalt.alternation.phase import View
 from fedalt.clients.kernels.evaluate import EvaluateKernel
 from fedalt.clients.kernels.gradient import GradientKernel
 from fedalt.clients.kernels.stages import Stage, minibatches
-from fedalt.errors import DataError, ScheduleError
+from fedalt.errors import ConfigError, DataError, ScheduleError
 from fedalt.seeds import Seeds
 from fedalt.wire.plan import RoundPlan, decode_plan, encode_plan
 
@@ -90,6 +90,15 @@ def test_a_slice_that_a_site_lacks_is_named() -> None:
         GradientKernel()(
             order_of(ToyTask(), phase_of(view=View(slices=("ct",)))), context_of(ToyTask())
         )
+
+
+def test_a_fraction_is_one_of_each_slice() -> None:
+    views = View(slices=("ct",), fraction=0.3), View(slices=("ct", "mr"), fraction=0.01)
+    one, both = (run(TwoModalities(), view=view, steps=6) for view in views)
+    seen_of_one = set(chain.from_iterable(one))
+    assert len(seen_of_one) == 3 and max(seen_of_one) < 9
+    assert [rows[0] >= 9 for rows in both] == [False, True] * 3
+    assert len(set(chain.from_iterable(both))) == 2
 
 
 @pytest.mark.parametrize("mode", ["batched", "compiled"])
@@ -178,3 +187,6 @@ def test_a_task_may_judge_by_itself() -> None:
     assert (work.num_examples, work.metrics) == (1, {"norm": pytest.approx(wanted)})
     with pytest.raises(DataError, match=r"ward-0.*no cases"):
         EvaluateKernel()(order, context_of(task, 0))
+    part = Phase("e", kernel="evaluate", view=View(slices=("ct",)))
+    with pytest.raises(ConfigError, match=r"phase 'e': this task judges whole cases by itself"):
+        EvaluateKernel()(order_of(task, part, returns=()), context_of(task, 1))

@@ -90,6 +90,8 @@ class Planner:
         if self._blocks is not None:
             _check_apart(phases, self._blocks, round)
         parts = tuple(PlannedPhase(phase, self._cohort(phase, round)) for phase in phases)
+        if self._blocks is not None:
+            _check_kept_apart(parts, self._blocks, self.local, round)
         self._round, self._state = round, state
         return RoundSchedule(round, parts)
 
@@ -158,3 +160,27 @@ def _check_apart(phases: Sequence[Phase], blocks: BlockMap, round: int) -> None:
                     f"'{array}', so the work of one would be lost; let them train blocks apart, "
                     "fork them, or do one after the other"
                 )
+
+
+def _check_kept_apart(
+    parts: Sequence[PlannedPhase], blocks: BlockMap, local: frozenset[str], round: int
+) -> None:
+    """Refuse a round in which a site trains an array that it keeps in two phases.
+
+    The second would begin where the first ended, although both are told to begin alike; branches
+    of a fork would share what a site keeps.
+    """
+    if len(parts) < 2 or not local:
+        return
+    owner: dict[tuple[str, int], str] = {}
+    for part in parts:
+        name = part.phase.name
+        for array in sorted(local.intersection(blocks.select(part.phase.train))):
+            for site in part.cohort:
+                first = owner.setdefault((array, site.index), name)
+                if first != name:
+                    raise ScheduleError(
+                        f"round {round}: phases '{first}' and '{name}' both train '{array}' at "
+                        f"site '{site.name}', which keeps one such array; give the phases other "
+                        "sites, or do one after the other"
+                    )

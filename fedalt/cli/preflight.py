@@ -52,6 +52,7 @@ def _check(config: Mapping[str, Any], tasks: TaskCache) -> None:
     walk_streams(planned, task, config["seed"], MOST_SITES)
     strategy = _build_strategy(config["strategy"])
     _check_phases(schedule, blocks, config["strategy"])
+    _check_groups(planned)
     _check_params(schedule, planned)
     _check_least_clients(strategy, planned)
     _check_device(config["engine"]["device"])
@@ -121,6 +122,22 @@ def _check_phases(schedule: Schedule, blocks: BlockMap, strategy: Mapping[str, A
         _check_rules_heard(phase, strategy)
     for phase in schedule.phases():
         blockwise.group_by_rule(phase, blocks)
+
+
+def _check_groups(planned: Preview) -> None:
+    """Refuse a rule by an attribute that a site of some cohort has not."""
+    rules = importlib.import_module(RULES)
+    met: dict[tuple[str, str], dict[int, Site]] = {}
+    for plan in planned.rounds:
+        for part in plan.parts:
+            for rule in {str(r) for r in part.phase.aggregate.values() if ":" in str(r)}:
+                sites = met.setdefault((part.phase.name, rule), {})
+                sites.update((site.index, site) for site in part.cohort)
+    for (name, rule), sites in met.items():
+        try:
+            rules.check_groups(rule, sites.values())
+        except ConfigError as error:
+            raise ConfigError(f"phase '{name}': {error}") from error
 
 
 def _check_params(schedule: Schedule, planned: Preview) -> None:

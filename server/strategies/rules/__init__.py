@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from fedalt.alternation.local import LOCAL
+from fedalt.alternation.site import Site
 from fedalt.errors import ConfigError, nearest
-from fedalt.server.strategies.rules.balanced import balanced
+from fedalt.server.strategies.rules.balanced import balanced, group_of
 from fedalt.server.strategies.rules.base import Rule
 from fedalt.server.strategies.rules.mean import keep, mean, median, sum_
 from fedalt.server.strategies.rules.statistics import pooled_moments, quantile
@@ -41,3 +42,10 @@ def rule(name: str) -> Rule:
         known = (*RULES, LOCAL, "balanced:modality")
         raise ConfigError(f"there is no aggregation rule '{name}'{nearest(name, known)}")
     return RULES[name]
+
+
+def check_groups(name: str, sites: Iterable[Site]) -> None:
+    """Raise :class:`ConfigError` for a site that belongs to no group of a balanced rule."""
+    kind, _, attribute = name.partition(":")
+    for site in sites if kind == "balanced" else ():
+        group_of(site, attribute)

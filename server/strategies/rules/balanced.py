@@ -24,7 +24,7 @@ def balanced(attribute: str) -> Rule:
         groups: dict[str, list[Contribution]] = {}
         sites = {reply.site: ctx.sites[reply.site] for reply in contributions}
         for reply in contributions:
-            groups.setdefault(_group(sites[reply.site], attribute), []).append(reply)
+            groups.setdefault(group_of(sites[reply.site], attribute), []).append(reply)
         share = {
             reply.site: weight / len(groups)
             for replies in groups.values()
@@ -35,7 +35,8 @@ def balanced(attribute: str) -> Rule:
     return rule
 
 
-def _group(site: Site, attribute: str) -> str:
+def group_of(site: Site, attribute: str) -> str:
+    """Return a site's group; raises :class:`ConfigError` where it has no such attribute."""
     attributes: Mapping[str, str] = site.attributes
     if attribute not in attributes:
         known = ", ".join(sorted(attributes)) or "none"

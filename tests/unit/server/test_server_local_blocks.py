@@ -16,6 +16,7 @@ from fedalt.alternation import BlockMap, Phase
 from fedalt.alternation.block import Block
 from fedalt.alternation.local import local_arrays
 from fedalt.alternation.site import Site
+from fedalt.cli.preflight import check_run
 from fedalt.errors import ConfigError, FedaltError, ScheduleError
 from fedalt.runs.plan import estimate, preview_of
 from fedalt.server.strategies.rules import rule
@@ -111,6 +112,20 @@ def test_a_block_is_local_everywhere_or_nowhere() -> None:
     assert local_arrays([replace(one, inner=(inner,))], BLOCKS) == {"b"}
 
 
+def test_a_site_trains_what_it_keeps_once_a_round(tmp_path: Path) -> None:
+    one, two = (
+        {**LOCAL_BIAS["train"], "clients": {"where": {"modality": m}}} for m in ("ct", "mr")
+    )
+    fork = {"fork": {"u": "one", "v": "two"}}
+    apart, own = LeastSquares(), {"one": one, "two": two}
+    _, end = federate(apart, tmp_path / "apart", phases=own, schedule=fork)
+    assert sorted(end.clients) == list(range(7))
+    with pytest.raises(
+        ScheduleError, match=r"'one@u' and 'two@v' both train 'bias' at site 'client-0'"
+    ):
+        federate(apart, tmp_path / "shared", phases={"one": one, "two": one}, schedule=fork)
+
+
 def test_a_kernel_that_keeps_nothing_is_refused(tmp_path: Path) -> None:
     phases = {"train": {**LOCAL_BIAS["train"], "kernel": "evaluate", "params": {}}}
     with pytest.raises(FedaltError, match=r"'evaluate' keeps no blocks at the site, but bias"):
@@ -185,3 +200,10 @@ def test_groups_of_sites_weigh_alike() -> None:
 def test_a_site_of_no_group_is_named() -> None:
     with pytest.raises(ConfigError, match=r"site 'site-1' has no attribute 'modality'"):
         balanced_mean([{"modality": "ct"}, {"tag": "b"}], [1.0, 1.0])
+
+
+def test_a_site_of_no_group_is_found_before_a_run() -> None:
+    grouped = {"train": ["slope"], "aggregate": {"slope": "balanced:vendor"}}
+    config = settings(phases={"train": grouped}, task={}, seed=0)
+    with pytest.raises(ConfigError, match=r"phase 'train': rule .*'client-0' has no attribute"):
+        check_run(config, lambda spec: LeastSquares())  # type: ignore[arg-type]

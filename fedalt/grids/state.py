@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from fedalt.errors import FedaltError
 from fedalt.wire.arrays import SharedArray, arrays_of, record_of
 
 STATE = "fedalt.state"
@@ -47,7 +48,8 @@ def _same(record: object, arrays: Mapping[str, np.ndarray]) -> bool:
 def guarded(run: Callable[[], Message], message: Message, context: Context) -> Message:
     """Run a client; an exception becomes Flower's error reply and leaves the former state.
 
-    The reply holds the whole trace: in this process the reader is the author of the code.
+    The reply holds the whole trace: in this process the reader is the author of the code. An
+    error of fedalt's own says what is wrong and where, so that its message is enough.
     An engine that reaches real sites must not send the text, which can hold data.
     """
     # Persistent arrays are replaced with their record, never in it: that one needs no copy.
@@ -56,5 +58,8 @@ def guarded(run: Callable[[], Message], message: Message, context: Context) -> M
         return run()
     except Exception as error:
         context.state = RecordDict(before)
-        reason = "".join(traceback.format_exception(error))
+        tell = traceback.format_exception
+        if isinstance(error, FedaltError):
+            tell = traceback.format_exception_only
+        reason = "".join(tell(error))
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

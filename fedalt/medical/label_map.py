@@ -157,7 +157,7 @@ def check_organs(
         for name in merge.get(organ) or (organ,):
             if name not in names:
                 raise ConfigError(
-                    f"unknown organ '{name}'{_near(name, names)}: it is in no label map of {places}"
+                    f"unknown organ '{name}'{_near(name, names)}: it is not in {places}"
                 )
     if len(organs) > 254:
         raise ConfigError(f"{len(organs)} organs are named; a label holds at most 254")

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
-from fedalt.errors import ConfigError
+from fedalt.errors import ConfigError, DataError
 from fedalt.grids import local
 from fedalt.grids.local import LocalGrid
 from fedalt.grids.nodes import NodeTable, draw_node_ids
@@ -306,3 +306,16 @@ def test_past_the_timeout_no_client_is_started() -> None:
     messages = [Message(content, dst_node_id=n, message_type="train") for n in grid.get_node_ids()]
     replies = list(grid.send_and_receive(messages, timeout=0.1))
     assert len(replies) == len(started) == 1
+
+
+def test_an_error_of_our_own_is_told_without_a_trace() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        site = context.node_config["partition-id"]
+        raise DataError("the file 'x' is empty") if site == 0 else ValueError("a bad day")
+
+    ours, other = (reply.error.reason for reply in ask(grid_of(2, app=app), {}))
+    assert ours.strip() == "fedalt.errors.DataError: the file 'x' is empty"
+    assert "Traceback" in other and other.strip().endswith("ValueError: a bad day")

@@ -208,7 +208,7 @@ def _check_scanners(settings: PhantomSettings) -> None:
             raise ConfigError(f"task.phantoms.vendors: none is named for the modality '{modality}'")
         if settings.unseen in settings.vendors[modality]:
             raise ConfigError(
-                f"task.phantoms.unseen={settings.unseen} is among task.phantoms.vendors.{modality}; "
+                f"task.phantoms.unseen={settings.unseen} is in task.phantoms.vendors.{modality}; "
                 "it is for a test on scanners that took no part, so name another"
             )
         for vendor in (*settings.vendors[modality], settings.unseen):

@@ -84,7 +84,7 @@ def test_organs_that_a_site_does_not_label_are_background_there() -> None:
         ({"vendors": {"ct": ["z"], "mr": ["a"]}}, r"no vendor 'z'"),
         ({"vendors": {"ct": ["a"], "pet": ["a"]}}, r"vendors: unknown modality 'pet'"),
         ({"unseen": "z"}, r"task\.phantoms: ct: no vendor 'z'"),
-        ({"unseen": "b"}, r"unseen=b is among task\.phantoms\.vendors\.ct"),
+        ({"unseen": "b"}, r"unseen=b is in task\.phantoms\.vendors\.ct"),
         ({"protocols": {"mr": "flair"}}, r"task\.phantoms: mr: no protocol 'flair'"),
         ({"vendors": {"ct": ["a"]}}, r"task\.phantoms\.vendors: none .*'mr'"),
         ({"size": [40, 40]}, "every side must be a multiple of 16"),

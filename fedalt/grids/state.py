@@ -58,8 +58,9 @@ def guarded(run: Callable[[], Message], message: Message, context: Context) -> M
         return run()
     except Exception as error:
         context.state = RecordDict(before)
-        tell = traceback.format_exception
-        if isinstance(error, FedaltError):
-            tell = traceback.format_exception_only
-        reason = "".join(tell(error))
+        ours = isinstance(error, FedaltError)
+        lines = (
+            traceback.format_exception_only(error) if ours else traceback.format_exception(error)
+        )
+        reason = "".join(lines)
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)

@@ -51,8 +51,9 @@ def final(task: SegmentationTask, run: Finished, *, surfaces: bool = False) -> J
 
 
 def balanced(table: ScoreTable, measure: str = "dice") -> float:
-    """Return a measure's mean over modalities, which weigh alike."""
-    return float(np.mean([table.mean(measure, modality=name) for name in table.modalities]))
+    """Return a measure's mean over modalities, which weigh alike; NaN without cases."""
+    means = [table.mean(measure, modality=name) for name in table.modalities]
+    return float(np.mean(means)) if means else float("nan")
 
 
 def _scored(

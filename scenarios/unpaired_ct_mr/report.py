@@ -40,7 +40,7 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     tables = (_runs_table(segmentation, runs), _organ_table(segmentation, main))
     figures = [
         overlay_page(
-            _overlays(main),
+            overlays_of(main),
             segmentation.organs,
             folder / "overlays.png",
             agreement=True,
@@ -93,13 +93,17 @@ def _organ_table(task: SegmentationTask, main: Judged) -> Table:
     return Table("organs", ORGANS, tuple(rows), notes)
 
 
-def _overlays(main: Judged) -> list[Overlay]:
-    """Return, of each modality, the cases of middle and of least Dice."""
-    scores = [float(np.nanmean(case.scores.dice)) for case in main.table.cases]
+def overlays_of(main: Judged) -> list[Overlay]:
+    """Return, of each modality, the cases of middle and of least Dice.
+
+    Cases without an organ, true or found, are passed over where there are others.
+    """
+    scores = [_case_dice(case.scores.dice) for case in main.table.cases]
     chosen: list[int] = []
     for modality in MODALITIES:
         own = [i for i, scan in enumerate(main.scans) if scan.modality == modality]
-        own.sort(key=lambda i: -scores[i])
+        own = [i for i in own if scores[i] is not None] or own[:1]
+        own.sort(key=lambda i: -(scores[i] or 0.0))
         chosen += list(dict.fromkeys([own[len(own) // 2], own[-1]]))[:SHOWN] if own else []
     return [
         Overlay(
@@ -107,12 +111,18 @@ def _overlays(main: Judged) -> list[Overlay]:
             scan.image,
             scan.label,
             main.predicted[i],
-            f"Dice {scores[i]:.2f}",
+            "no organs" if scores[i] is None else f"Dice {scores[i]:.2f}",
             scan.spacing,
         )
         for i in chosen
         for scan in [main.scans[i]]
     ]
+
+
+def _case_dice(dice: np.ndarray) -> float | None:
+    """Return a case's mean over its organs (K−1,), None where there is nothing to judge."""
+    found = dice[np.isfinite(dice)]
+    return float(found.mean()) if found.size else None
 
 
 def _lines(runs: Mapping[str, Finished]) -> dict[str, Series]:

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from fedalt.build import build
 from fedalt.medical.organ_heat_map import organ_heat_map
 from fedalt.medical.overlays import Overlay, overlay_page
 from fedalt.runs.plots import Series, curves
@@ -60,20 +61,28 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
 def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished]) -> Table:
     rows = []
     for label, run in runs.items():
-        found = measure(task, run)
-        values: list[Value] = [found.get(name) for name in MEASURED]
+        found = measure(_task_of(run, task, runs["main"]), run)
+        # With blocks that stay at sites the server's model is not whole: Dice of it says nothing.
+        told = ("sites",) if run.local else MEASURED
+        values: list[Value] = [found.get(name) if name in told else None for name in MEASURED]
         sent = float(run.result["bytes_up"]) / 1e6
         rows.append((label, int(run.result["round"]), *values, sent))
     notes = [
         f"data: {task.source.described}; organs: {', '.join(task.organs)}",
         "at the sites: each site's model, with the blocks it keeps, on its own test scans; the "
-        "other columns are the server's model, which blocks that stay at sites leave incomplete",
+        "other columns are the server's model, of which there is none where blocks stay at sites",
     ]
     if task.embeddings is not None:
         notes.append(f"text embeddings sha256 {task.embeddings.hash[:16]}")
     if not task.source.held_by_server():
         notes.append("the server has no scans: each site judges its own, training ones if need be")
     return Table("Dice of the final models", RUNS, tuple(rows), tuple(notes))
+
+
+def _task_of(run: Finished, task: SegmentationTask, main: Finished) -> SegmentationTask:
+    """Return a run's own task, ``task`` being the main run's: variants may differ in network."""
+    spec = run.config["task"]
+    return task if spec == main.config["task"] else cast(SegmentationTask, build(spec, "task"))
 
 
 def _organ_table(task: SegmentationTask, main: Judged) -> Table:
@@ -129,7 +138,7 @@ def _lines(runs: Mapping[str, Finished]) -> dict[str, Series]:
     """Return Dice by round: of each modality by the server, or by the sites where it has none."""
     found: dict[str, Series] = {}
     for label, run in runs.items():
-        for modality in MODALITIES:
+        for modality in () if run.local else MODALITIES:
             found[f"{label}, {modality.upper()}"] = run.metric(f"server/dice/{modality}")
         found[f"{label}, at the sites"] = run.metric("clients/dice")
     return {name: line for name, line in found.items() if line[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from federations import Stop, federate
-from segmentation import SCHEDULE, TRAIN, segment, small_task
+from segmentation import SCHEDULE, TRAIN, segment, small_task, task_spec
 from torch import nn
 
 from fedalt.runs.folder import RunFolder
@@ -111,6 +112,8 @@ def test_local_norms_are_each_sites_own(tmp_path: Path) -> None:
     # The report judges each site by its own model, as the sites did.
     outcome = final(task, made)
     assert outcome.by == "each site's model"
+    (row,) = write(task, {"main": made}, tmp_path).tables[0].rows
+    assert row[2:8] == (None, None, measure(task, made)["sites"], None, None, None)
     told = made.clients[-1]["sites"]
     for site in (0, 1):
         _, metrics = task.site_judge(task.loaded(made.arrays_of(site)), site)
@@ -133,6 +136,29 @@ def test_measures_and_report_of_a_small_run(tmp_path: Path) -> None:
     assert all(figure.stat().st_size > 10_000 for figure in told.figures)
     assert [row[0] for row in told.tables[0].rows] == ["main"]
     assert len((tmp_path / "cases.csv").read_text().splitlines()) == 1 + len(scans) * 3
+
+
+def test_a_report_judges_each_run_by_its_own_network(tmp_path: Path) -> None:
+    target = {"_target_": "fedalt.scenarios.unpaired_ct_mr.tasks.phantom_task"}
+    runs, wanted = {}, {}
+    for name, network in (
+        ("main", {}),
+        ("batch_statistics", {"norm": "batch_statistics"}),
+        ("no_modality", {"head": "text"}),
+        ("batch", {"norm": "batch"}),
+    ):
+        task = small_task(network)
+        config = {"task": {**target, **task_spec(network)}}
+        made = run(task, tmp_path / name, segment(steps=12), rounds=3)
+        runs[name] = replace(made, config=config)
+        wanted[name] = measure(task, made)
+    table = write(small_task(), runs, tmp_path).tables[0]
+    # The table has whose numbers it says, and they differ.
+    assert len({row[2:4] for row in table.rows}) == len(runs)
+    for row in table.rows:
+        assert row[2:4] == (wanted[row[0]]["dice/ct"], wanted[row[0]]["dice/mr"])
+    # One told the wrong modality is no other where the head knows none.
+    assert wanted["no_modality"]["swapped"] == pytest.approx(wanted["no_modality"]["dice"])
 
 
 def test_a_stopped_run_ends_on_the_same_weights(tmp_path: Path) -> None:

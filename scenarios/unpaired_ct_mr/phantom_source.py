@@ -120,7 +120,8 @@ class PhantomSource:
             vendors = list(dict.fromkeys(used or self._settings.vendors[modality]))
             for place, vendor in enumerate(vendors):
                 count = len(range(place, self._settings.server_test, len(vendors)))
-                found += self._scans(modality, vendor, f"server {vendor}", count, "server")
+                if count:
+                    found += self._scans(modality, vendor, f"server {vendor}", count, "server")
         return found
 
     def unseen(self) -> Sequence[Scan]:

@@ -56,6 +56,14 @@ def test_no_subject_is_at_two_places() -> None:
     assert len({np.asarray(x, np.uint8).tobytes() for x in labels}) == len(labels)
 
 
+def test_the_server_may_have_fewer_scans_than_there_are_vendors() -> None:
+    scans = small_task(server_test=1, sites={"ct": 2, "mr": 2}).source.held_by_server()
+    assert [(scan.modality, scan.site) for scan in scans] == [
+        ("ct", "server a"),
+        ("mr", "server a"),
+    ]
+
+
 def test_a_sites_subjects_do_not_depend_on_other_sites() -> None:
     few, many = small_task(), small_task(sites={"ct": 3, "mr": 2})
     assert (few.site_data(0)[0] == many.site_data(0)[0]).all()

@@ -57,6 +57,11 @@ class ReusedModel:
         self.channels_last = channels_last
         self.module = task.model().to(self.device)
         if channels_last:
+            if any(parameter.ndim > 4 for parameter in self.module.parameters()):
+                raise ConfigError(
+                    "engine.mode: channels last is a layout of pictures, and this model reads "
+                    "volumes; choose engine.mode=auto or sequential"
+                )
             self.module = self.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = dict(self.module.named_parameters(remove_duplicate=False))
         self._tied = _tied_names(self.parameters)

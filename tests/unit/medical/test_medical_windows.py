@@ -147,3 +147,11 @@ def test_without_monai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "monai.inferers.utils", None)
     with pytest.raises(ConfigError, match=r"pip install 'fedalt\[medical\]'"):
         predict(_pointwise, np.zeros((8, 8)), (8, 8))
+
+
+def test_a_read_only_volume_is_read_without_a_warning() -> None:
+    """As one mapped from disk is; warnings are errors here."""
+    image = _image(8, 8, 8)
+    wanted = _directly(image)
+    image.setflags(write=False)
+    assert np.array_equal(predict(_pointwise, image, (8, 8, 8)), wanted)

@@ -13,6 +13,8 @@ from federations import Stop, federate
 from segmentation import SCHEDULE, TRAIN, segment, small_task, task_spec
 from torch import nn
 
+from fedalt.clients.kernels.model import ReusedModel
+from fedalt.errors import ConfigError
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.report import Finished, finished
 from fedalt.scenarios.unpaired_ct_mr.judge import judged, predictions
@@ -186,3 +188,18 @@ def test_volumes_train_on_the_cpu(tmp_path: Path, backbone: str) -> None:
     assert all(np.isfinite(values).all() for values in made.arrays.values())
     assert any((made.arrays[name] != start[name]).any() for name in start)
     assert 0.0 <= made.result["metrics"]["server/dice"] <= 1.0
+
+
+def test_volumes_have_no_channels_last_layout() -> None:
+    task = small_task({"norm": "instance"}, size=[32, 32, 32], images=2, site_test=1)
+    with pytest.raises(ConfigError, match="channels last is a layout of pictures"):
+        ReusedModel(task, "cpu", channels_last=True)
+
+
+def test_models_are_judged_on_the_tasks_device() -> None:
+    """On torch's ``meta`` device, which is everywhere."""
+    task = small_task()
+    arrays = task.initial_arrays(Seeds(0))
+    assert {p.device.type for p in task.loaded(arrays).parameters()} == {"cpu"}
+    task.device = "meta"
+    assert {p.device.type for p in task.loaded(arrays).parameters()} == {"meta"}

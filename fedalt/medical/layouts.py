@@ -210,8 +210,9 @@ def _dealt(
         train = sum(case.split == "train" for case in own)
         if min(train, train if most is None else most) < sites:
             raise DataError(
-                f"'{root}' gives {train} training cases of the modality '{modality}' (at most "
-                f"{most} asked for) to {sites} sites: every site needs one; ask for fewer sites"
+                f"'{root}' gives {train} training cases of the modality '{modality}'"
+                f"{'' if most is None else f' (at most {most} asked for)'} to {sites} sites: every "
+                "site needs one; ask for fewer sites"
             )
         for split, limit in (("train", most), ("test", None)):
             part = [case for case in own if case.split == split][:limit]

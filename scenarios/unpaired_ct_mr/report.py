@@ -38,7 +38,7 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     main = final(segmentation, runs["main"], surfaces=True)
     main.table.to_csv(folder / "organs.csv")
     main.table.to_csv(folder / "cases.csv", cases=True)
-    tables = (_runs_table(segmentation, runs), _organ_table(segmentation, main))
+    tables = (_runs_table(segmentation, runs), organ_table(main))
     figures = [
         overlay_page(
             overlays_of(main),
@@ -75,7 +75,7 @@ def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished]) -> Table:
     if task.embeddings is not None:
         notes.append(f"text embeddings sha256 {task.embeddings.hash[:16]}")
     if not task.source.held_by_server():
-        notes.append("the server has no scans: each site judges its own, training ones if need be")
+        notes.append("the server has no scans: each site judges its own")
     return Table("Dice of the final models", RUNS, tuple(rows), tuple(notes))
 
 
@@ -85,7 +85,8 @@ def _task_of(run: Finished, task: SegmentationTask, main: Finished) -> Segmentat
     return task if spec == main.config["task"] else cast(SegmentationTask, build(spec, "task"))
 
 
-def _organ_table(task: SegmentationTask, main: Judged) -> Table:
+def organ_table(main: Judged) -> Table:
+    """Return the scores of the main run by modality, site and organ."""
     rows = []
     for row in main.table.rows():
         if row["site"] != "all" and row["organ"] != "mean":
@@ -94,12 +95,15 @@ def _organ_table(task: SegmentationTask, main: Judged) -> Table:
         told: list[Value] = [None if np.isnan(float(v)) else float(v) for v in values]
         counts = (row["dice_cases"], row["missed"], row["false_alarms"])
         rows.append((row["modality"], row["site"], row["organ"], *told, *counts))
-    notes = (
+    notes = [
         f"{main.by} of the run 'main'; distances of organs that are there and found only, which "
         "missed ones and false alarms (found, but not there) do not change",
         "every case and organ: cases.csv; every site and organ: organs.csv",
-    )
-    return Table("organs", ORGANS, tuple(rows), notes)
+    ]
+    seen = list(dict.fromkeys(scan.site for scan in main.scans if scan.trained))
+    if seen:
+        notes.append(f"no test: judged on scans that they train on, {', '.join(seen)}")
+    return Table("organs", ORGANS, tuple(rows), tuple(notes))
 
 
 def overlays_of(main: Judged) -> list[Overlay]:

@@ -25,7 +25,8 @@ are labelled at the row's site, known (n, K) bool."""
 class Scan:
     """One case to judge a model on: ``image`` (x, y[, z]) normalised, ``label`` of its shape.
 
-    ``known`` (K,) says which classes are labelled, ``spacing`` is in mm.
+    ``known`` (K,) says which classes are labelled, ``spacing`` is in mm; ``trained`` that the site
+    trains on it too, as it holds none out.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Scan:
     label: np.ndarray
     known: np.ndarray
     spacing: tuple[float, ...]
+    trained: bool = False
 
 
 class Source(Protocol):

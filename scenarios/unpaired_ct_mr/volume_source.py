@@ -38,6 +38,14 @@ class PatchSettings:
     balanced: bool = False
     augmented: bool = True
 
+    def __post_init__(self) -> None:
+        if self.per_volume < 1:
+            raise ConfigError(f"task.patches.per_volume={self.per_volume}: at least 1 expected")
+        if not 0.0 <= self.foreground <= 1.0:
+            raise ConfigError(
+                f"task.patches.foreground={self.foreground}: a probability from 0 to 1 expected"
+            )
+
 
 class VolumeSource:
     """The volumes of a federation's cases; ``unseen`` names sites that take no part."""
@@ -95,8 +103,9 @@ class VolumeSource:
     def scans(self, site: int) -> Sequence[Scan]:
         """Return a site's test volumes; its training volumes where it holds none out."""
         name = self._names[site]
-        cases = self._of(name, "test") or self._of(name, "train")
-        return [_scan(volume) for volume in self._volumes(cases)]
+        held_out = self._of(name, "test")
+        cases = held_out or self._of(name, "train")
+        return [_scan(volume, trained=not held_out) for volume in self._volumes(cases)]
 
     def held_by_server(self) -> Sequence[Scan]:
         """Return none: the volumes lie at the sites."""
@@ -124,8 +133,14 @@ def _modality(cases: Sequence[Case]) -> str:
     return found.pop() if len(found) == 1 else BOTH
 
 
-def _scan(volume: Prepared) -> Scan:
-    spacing = tuple(float(edge) for edge in volume.spacing)
+def _scan(volume: Prepared, *, trained: bool = False) -> Scan:
     return Scan(
-        volume.name, volume.site, volume.modality, volume.image, volume.label, volume.known, spacing
+        name=volume.name,
+        site=volume.site,
+        modality=volume.modality,
+        image=volume.image,
+        label=volume.label,
+        known=volume.known,
+        spacing=tuple(float(edge) for edge in volume.spacing),
+        trained=trained,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fedalt.medical.organ_scores import ScoreTable
 from fedalt.scenarios.unpaired_ct_mr.judge import score
 from fedalt.scenarios.unpaired_ct_mr.outcome import Judged, balanced
-from fedalt.scenarios.unpaired_ct_mr.report import overlays_of
+from fedalt.scenarios.unpaired_ct_mr.report import organ_table, overlays_of
 from fedalt.scenarios.unpaired_ct_mr.source import Scan
 
 ORGANS = ("liver", "spleen")
@@ -37,3 +39,13 @@ def test_modalities_weigh_alike_and_no_cases_are_no_number() -> None:
     table = score(scans, [scans[0].label, scans[1].label, empty], ORGANS)
     assert balanced(table) == 0.5
     assert np.isnan(balanced(ScoreTable(ORGANS)))
+
+
+def test_scores_on_scans_that_a_site_trains_on_are_told_apart() -> None:
+    held_out, trained = scan("a", "ct", 4), replace(scan("b", "ct", 4), site="east", trained=True)
+    for scans, told in (([held_out], 2), ([held_out, trained], 3)):
+        labels = [each.label for each in scans]
+        main = Judged(scans, labels, score(scans, labels, ORGANS), "each site's model")
+        notes = organ_table(main).notes
+        assert len(notes) == told
+    assert notes[-1] == "no test: judged on scans that they train on, east"

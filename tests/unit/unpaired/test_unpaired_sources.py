@@ -144,13 +144,15 @@ def test_volumes_come_as_patches_drawn_anew(tmp_path: Path) -> None:
     assert task.source.held_by_server() == []
     (scan,) = task.source.scans(0)
     assert scan.image.shape == scan.label.shape and scan.image.ndim == 3
+    # No volume is held out here, and a reader of the scores has to know.
+    assert scan.trained
 
 
 @needs_volumes
 def test_an_unseen_site_takes_no_part(tmp_path: Path) -> None:
     task = volumes(tmp_path, unseen=["mr_hospital"])
     assert [site.name for site in task.sites] == ["ct_hospital"]
-    assert [scan.modality for scan in task.source.unseen()] == ["mr"]
+    assert [(scan.modality, scan.trained) for scan in task.source.unseen()] == [("mr", False)]
 
 
 @needs_volumes
@@ -162,6 +164,8 @@ def test_an_unseen_site_takes_no_part(tmp_path: Path) -> None:
         ({"layout": "amoss"}, r"'amoss'.*'amos'"),
         ({"layout": None}, "either a site table"),
         ({"folder": "/nowhere"}, r"'/nowhere'.*does not exist"),
+        ({"patches": {"size": [32, 32], "per_volume": 0}}, r"patches\.per_volume=0: at least 1"),
+        ({"patches": {"size": [32, 32], "foreground": 2.0}}, r"patches\.foreground=2\.0"),
         ({"patches": {"size": [32, 30]}}, "every side must be a multiple of 16"),
     ],
 )

@@ -53,6 +53,7 @@ def _check(config: Mapping[str, Any], tasks: TaskCache) -> None:
     strategy = _build_strategy(config["strategy"])
     _check_phases(schedule, blocks, config["strategy"])
     _check_groups(planned)
+    _check_slices(planned, task)
     _check_params(schedule, planned)
     _check_least_clients(strategy, planned)
     _check_device(config["engine"]["device"])
@@ -181,6 +182,27 @@ def _build_strategy(spec: Mapping[str, Any]) -> Any:
             raise ConfigError(f"strategy: {spec['_target_']} is no Flower strategy")
         check_values(target, spec, "strategy")
     return build(spec, "strategy")
+
+
+def _check_slices(planned: Preview, task: Task) -> None:
+    """See that sites have the slices of their rows that views name, for as many as is cheap."""
+    asked: dict[tuple[int, tuple[str, ...]], str] = {}
+    for plan in planned.rounds:
+        for part in plan.parts:
+            for phase in with_inner([part.phase]):
+                if phase.view.slices:
+                    for site in part.cohort[:MOST_SITES]:
+                        asked.setdefault((site.index, phase.view.slices), phase.name)
+    for (index, names), phase_name in asked.items():
+        slices = getattr(task, "site_slices", None)
+        known = {} if slices is None else slices(index)
+        for name in names:
+            if not len(known.get(name, ())):
+                raise ConfigError(
+                    f"phase '{phase_name}': site '{task.sites[index].name}' has no rows of the "
+                    f"slice '{name}' that view.slices asks for{nearest(name, known)}; choose "
+                    "clients that have them by clients.where"
+                )
 
 
 def _check_least_clients(strategy: Any, planned: Preview) -> None:

@@ -66,14 +66,17 @@ def run(arguments: argparse.Namespace) -> int:
     from fedalt.build import TaskCache
     from fedalt.cli.execute import execute, show_result
     from fedalt.cli.preflight import check_run
+    from fedalt.cli.ready import make_ready
     from fedalt.runs.folder import RunFolder, new_name
 
     tasks = TaskCache()
     check_run(config, tasks)
+    show = config["progress"] and not arguments.json
+    make_ready(config, tasks, show)
     name = new_name(config["name"], config["seed"])
     folder = RunFolder(_claim(Path(config["out"]), name))
     folder.create(config)
-    execute(folder, tasks, bar=config["progress"] and not arguments.json)
+    execute(folder, tasks, bar=show)
     show_result(folder, as_json=arguments.json)
     return 0
 

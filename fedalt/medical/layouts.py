@@ -87,11 +87,6 @@ def find_cases(
     return tuple(sorted(cases, key=lambda case: (case.site, case.split != "train", case.name)))
 
 
-def abdomen_cases(root: str | Path) -> tuple[Case, ...]:
-    """Return the CT and MR pair of the data folder's ``abdomen``, one hospital each."""
-    return find_cases("abdomen", root)
-
-
 def _amos(root: Path) -> list[Case]:
     cases = []
     splits: tuple[tuple[str, Split], ...] = (("Tr", "train"), ("Va", "test"))

@@ -210,7 +210,7 @@ def write_shipped(path: Path) -> str:
 def _shipped(template: str) -> Embeddings:
     if template != "V3":
         raise ConfigError(
-            f"task.prompt is {template}, but the shipped embeddings are of V3; "
+            f"task.template is {template}, but the shipped embeddings are of V3; "
             "set task.embeddings=ngrams"
         )
     found = read_embeddings(SHIPPED)

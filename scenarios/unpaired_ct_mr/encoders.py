@@ -36,7 +36,7 @@ def prompt(modality: str, organ: str, template: str = "V3") -> str:
     """
     if template not in TEMPLATES:
         raise ConfigError(
-            f"task.prompt: unknown template '{template}'{nearest(template, TEMPLATES)}"
+            f"task.template: unknown template '{template}'{nearest(template, TEMPLATES)}"
         )
     words = organ.split("_")
     if len(words) > 1 and words[-1] in _SIDES:

@@ -72,6 +72,12 @@ def judged(
     return score(scans, made, organs, surfaces=surfaces)
 
 
+def balanced(table: ScoreTable, measure: str = "dice") -> float:
+    """Return a measure's mean over modalities, which weigh alike; NaN without cases."""
+    means = [table.mean(measure, modality=name) for name in table.modalities]
+    return float(np.mean(means)) if means else float("nan")
+
+
 def _labels(model: nn.Module, images: np.ndarray, modality: int) -> np.ndarray:
     device = next(model.parameters()).device
     given = torch.from_numpy(images).unsqueeze(1).to(device)

@@ -49,7 +49,6 @@ class NetworkSettings:
     hidden: int = 32
     width: int = 8
     dropout: float = 0.0
-    image_size: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for key, known in (("backbone", BACKBONES), ("norm", NORMS), ("head", HEADS)):
@@ -75,10 +74,6 @@ class NetworkSettings:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"task.network.dropout is {self.dropout}, but must lie in [0, 1)")
-        if self.image_size is not None:
-            size = _wholes(self.image_size, "task.network.image_size")
-            object.__setattr__(self, "image_size", size)
-            self.check_size(size)
 
     def check_size(self, size: Sequence[int]) -> None:
         """Raise :class:`ConfigError` unless the network can read images of that size."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedalt.medical.organ_scores import ScoreTable
 from fedalt.runs.report import Finished
+from fedalt.scenarios.unpaired_ct_mr.judge import balanced as balanced
 from fedalt.scenarios.unpaired_ct_mr.judge import predictions, score
 from fedalt.scenarios.unpaired_ct_mr.source import Scan
 from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask
@@ -48,12 +49,6 @@ def final(task: SegmentationTask, run: Finished, *, surfaces: bool = False) -> J
     if run.local or not task.source.held_by_server():
         return judged_by_sites(task, run, surfaces=surfaces)
     return judged_by_server(task, run, surfaces=surfaces)
-
-
-def balanced(table: ScoreTable, measure: str = "dice") -> float:
-    """Return a measure's mean over modalities, which weigh alike; NaN without cases."""
-    means = [table.mean(measure, modality=name) for name in table.modalities]
-    return float(np.mean(means)) if means else float("nan")
 
 
 def _scored(

@@ -6,7 +6,7 @@ of one leaves the others as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -80,6 +80,10 @@ class PhantomSource:
         self.described = f"phantoms of {self._anatomy.source}"
         self._hospitals = _hospitals(settings)
         self._made = lru_cache(maxsize=None)(self._make)
+
+    def make_ready(self) -> Iterator[tuple[int, int]]:
+        """Yield nothing: phantoms cannot be faulty, and are made when first asked for."""
+        return iter(())
 
     @cached_property
     def sites(self) -> Sequence[Site]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,15 +10,14 @@ import numpy as np
 import torch
 
 from fedalt.alternation.site import Site
+from fedalt.medical.site_table import MODALITIES as MODALITIES
 
-MODALITIES = ("ct", "mr")
-"""A row's modality is a place in this tuple; files name modalities, never their places."""
 BOTH = "both"
 """The attribute ``modality`` of a site that has images of each."""
 
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Images (n, 1, *size) float32, labels (n, *size) int64, modalities (n,) int64 and which classes
-are labelled at the row's site, known (n, K) bool."""
+are labelled at the row's site, known (n, K) bool. A modality is its place in ``MODALITIES``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +51,9 @@ class Source(Protocol):
     @property
     def sites(self) -> Sequence[Site]:
         """The sites, each with an attribute ``modality``: ``ct``, ``mr`` or ``both``."""
+
+    def make_ready(self) -> Iterator[tuple[int, int]]:
+        """Read what a run will need, yielding how much of how much is done."""
 
     def draw(self, site: int, rng: np.random.Generator) -> Rows:
         """Return a site's training rows for one order."""

@@ -7,7 +7,7 @@ two data sets; here sites hold them, and a schedule says whose turn it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedalt.alternation.block import Block
 from fedalt.alternation.site import Site
 from fedalt.scenarios.unpaired_ct_mr.blocks import blocks_of
 from fedalt.scenarios.unpaired_ct_mr.embeddings import Embeddings, load_embeddings
-from fedalt.scenarios.unpaired_ct_mr.judge import judged
+from fedalt.scenarios.unpaired_ct_mr.judge import balanced, judged
 from fedalt.scenarios.unpaired_ct_mr.loss import dice_ce
 from fedalt.scenarios.unpaired_ct_mr.networks import (
     NetworkSettings,
@@ -26,27 +26,35 @@ from fedalt.scenarios.unpaired_ct_mr.networks import (
     initial,
     segmenter,
 )
-from fedalt.scenarios.unpaired_ct_mr.source import MODALITIES, Scan, Source
+from fedalt.scenarios.unpaired_ct_mr.source import MODALITIES, Source
 from fedalt.seeds import Seeds
 from fedalt.task import Arrays
+
+_TOLD = tuple(f"dice/{modality}" for modality in MODALITIES)
 
 
 class SegmentationTask:
     """A source of scans and a network that segments them.
 
-    ``embeddings`` names where the controller's text embeddings come from, ``device`` where models
-    are judged that no client holds: the server's, and all in the report.
+    ``embeddings`` names where the controller's text embeddings come from and ``template`` the
+    prompt that they are of; ``device`` is where models are judged that no client holds: the
+    server's, and all in the report.
     """
 
     def __init__(
-        self, source: Source, network: NetworkSettings, embeddings: str, device: str = "cpu"
+        self,
+        source: Source,
+        network: NetworkSettings,
+        embeddings: str,
+        template: str = "V3",
+        device: str = "cpu",
     ) -> None:
         self.source, self.network, self.device = source, network, device
         self.organs = source.organs
         network.check_size(source.size)
         self.embeddings: Embeddings | None = None
         if network.head != "plain":
-            self.embeddings = load_embeddings(embeddings, MODALITIES, source.organs)
+            self.embeddings = load_embeddings(embeddings, MODALITIES, source.organs, template)
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -61,6 +69,10 @@ class SegmentationTask:
     def model(self) -> Segmenter:
         """Build the network; initial weights come from :meth:`initial_arrays`."""
         return segmenter(self.network, self.organs, MODALITIES, self.embeddings)
+
+    def make_ready(self) -> Iterator[tuple[int, int]]:
+        """Read what a run will need; see :meth:`Source.make_ready`."""
+        return self.source.make_ready()
 
     def initial_arrays(self, seeds: Seeds) -> dict[str, np.ndarray]:
         """Return first weights from the run's own generator."""
@@ -95,22 +107,16 @@ class SegmentationTask:
         return len(scans), {name: value for name, value in found.items() if np.isfinite(value)}
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
-        """Judge a model on the server's scans: Dice, by modality and by organ in it."""
-        return self.judge_scans(arrays, self.source.held_by_server())
+        """Judge a model on the server's scans: ``dice``, ``dice/ct``, ``dice/ct/liver`` …
 
-    def judge_scans(self, arrays: Arrays, scans: Sequence[Scan]) -> dict[str, float]:
-        """Return the Dice of some scans, ``dice``, ``dice/ct``, ``dice/ct/liver`` …"""
+        In ``dice`` modalities weigh alike, however many scans each has.
+        """
+        scans = self.source.held_by_server()
         if not scans:
             return {}
         table = judged(self.loaded(arrays), scans, self.organs, self.source.size)
-        # Modalities weigh alike, however many scans each has.
-        means = [table.mean("dice", modality=modality) for modality in table.modalities]
-        found = {f"dice/{m}": mean for m, mean in zip(table.modalities, means, strict=True)}
-        for modality in table.modalities:
-            for organ in self.organs:
-                found[f"dice/{modality}/{organ}"] = table.mean("dice", organ, modality)
-        found["dice"] = float(np.mean(means))
-        return {name: value for name, value in found.items() if np.isfinite(value)}
+        named = {name: v for name, v in table.metrics().items() if name.startswith(_TOLD)}
+        return {**named, "dice": balanced(table)}
 
     def loaded(self, arrays: Arrays) -> Segmenter:
         """Return the network with some arrays, ready to predict on the task's device."""

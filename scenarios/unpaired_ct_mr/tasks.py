@@ -28,6 +28,7 @@ def phantom_task(
     warp: Mapping[str, Any],
     root: str | None,
     seed: int,
+    template: str = "V3",
     device: str = "cpu",
 ) -> SegmentationTask:
     """Build the task on phantoms; see :class:`PhantomSettings` and :class:`NetworkSettings`.
@@ -38,7 +39,8 @@ def phantom_task(
     shape = _made(Warp, warp, "task.warp")
     settings = _made(PhantomSettings, {**phantoms, "warp": shape, "seed": seed}, "task.phantoms")
     source = PhantomSource(settings, root)
-    return SegmentationTask(source, _network(network, len(settings.size)), embeddings, device)
+    built = _network(network, len(settings.size))
+    return SegmentationTask(source, built, embeddings, template, device)
 
 
 def volume_task(
@@ -53,6 +55,7 @@ def volume_task(
     unseen: Sequence[str],
     cache: str | None,
     seed: int,
+    template: str = "V3",
     device: str = "cpu",
 ) -> SegmentationTask:
     """Build the task on NIfTI volumes: those of a site table, or of a folder in a known layout.
@@ -66,7 +69,8 @@ def volume_task(
     drawn = _made(PatchSettings, patches, "task.patches")
     kept = None if cache is None else Path(cache).expanduser()
     source = VolumeSource(cases, prepared, drawn, unseen, kept)
-    return SegmentationTask(source, _network(network, len(drawn.size)), embeddings, device)
+    built = _network(network, len(drawn.size))
+    return SegmentationTask(source, built, embeddings, template, device)
 
 
 def _cases(
@@ -75,7 +79,8 @@ def _cases(
     if (layout is None) == (table is None):
         raise ConfigError("task: name either a site table (task.table) or a task.layout")
     if table is not None:
-        return read_site_table(Path(table).expanduser(), folder)
+        base = None if folder is None else Path(folder).expanduser()
+        return read_site_table(Path(table).expanduser(), base)
     assert layout is not None
     if folder is None:
         named = data_folder()

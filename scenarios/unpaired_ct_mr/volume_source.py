@@ -6,7 +6,7 @@ a row's modality never changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -69,8 +69,19 @@ class VolumeSource:
         self.described = f"{len(cases)} volumes of {len(names)} sites"
         self._patches, self._unseen = patches, tuple(unseen)
         self._names = [name for name in names if name not in unseen]
+        if not self._names:
+            raise ConfigError("task.unseen names every site, so that none is left to train")
         self._cases = cases
         self._volume = lru_cache(maxsize=None)(lambda case: cached(case, preparation, cache))
+
+    def make_ready(self) -> Iterator[tuple[int, int]]:
+        """Prepare every volume that is not in the cache yet; yields how many of how many are.
+
+        Raises :class:`DataError` naming the first file that cannot be used.
+        """
+        for done, case in enumerate(self._cases, start=1):
+            self._volume(case)
+            yield done, len(self._cases)
 
     @cached_property
     def sites(self) -> Sequence[Site]:

@@ -66,3 +66,32 @@ def test_an_organ_that_nobody_labels_ends_before_a_run(command: Command, tmp_pat
     assert told.code == 2
     assert "unknown organ 'splen' (did you mean 'spleen'?)" in told.err
     assert not list(tmp_path.rglob("events.jsonl"))
+
+
+@needs_volumes
+def test_a_faulty_volume_is_named_before_a_run(command: Command, tmp_path: Path) -> None:
+    table, image = tmp_path / "sites.csv", tmp_path / "broken.nii.gz"
+    image.write_bytes(b"not a volume")
+    good, maps = f"{DATA}/abdomen/ct_a", f"{DATA}/abdomen/labels.json"
+    rows = [
+        "image,label,modality,site,split,labels",
+        f"{good}_image.nii.gz,{good}_labels.nii.gz,ct,north,train,{maps}",
+        f"{image},{good}_labels.nii.gz,ct,south,train,{maps}",
+    ]
+    table.write_text("\n".join(rows))
+    told = command(
+        "simulate",
+        "unpaired_ct_mr_volumes",
+        "task.layout=null",
+        f"task.table={table}",
+        f"task.cache={tmp_path}/cache",
+    )
+    assert told.code == 3
+    assert "broken.nii.gz" in told.err and "Traceback" not in told.err
+    assert not list(tmp_path.rglob("config.json"))
+
+
+def test_a_slice_that_a_site_lacks_is_named_before_a_run(command: Command) -> None:
+    told = command("plan", "unpaired_ct_mr", *SMALL, "phases.segment.view.slices=[ct]")
+    assert told.code == 2
+    assert "site 'mr-0' has no rows of the slice 'ct'" in told.err

@@ -11,7 +11,7 @@ import pytest
 
 from fedalt.medical.cached import cached
 from fedalt.medical.label_map import check_organs
-from fedalt.medical.layouts import abdomen_cases
+from fedalt.medical.layouts import find_cases
 from fedalt.medical.patches import draw_patches
 from fedalt.medical.prepare import Preparation, Prepared
 from fedalt.medical.site_table import check_sites
@@ -37,12 +37,12 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, ...]:
     folder = tmp_path_factory.mktemp("cache")
-    cases = abdomen_cases(ROOT)
+    cases = find_cases("abdomen", ROOT)
     return tuple(cached(case, Preparation(ORGANS, (3.0, 3.0, 3.0)), folder) for case in cases)
 
 
 def test_the_pair_is_two_hospitals_with_names_of_their_own() -> None:
-    ct, mr = abdomen_cases(ROOT)
+    ct, mr = find_cases("abdomen", ROOT)
     check_sites((ct, mr))
     assert [(case.site, case.modality) for case in (ct, mr)] == [
         ("ct_hospital", "ct"),
@@ -84,7 +84,7 @@ def test_organs_lie_where_a_body_has_them(volumes: tuple[Prepared, ...]) -> None
 
 
 def test_labels_agree_with_counts_in_the_files(volumes: tuple[Prepared, ...]) -> None:
-    for case, volume in zip(abdomen_cases(ROOT), volumes, strict=True):
+    for case, volume in zip(find_cases("abdomen", ROOT), volumes, strict=True):
         ids = np.asanyarray(nibabel.load(case.label).dataobj)
         number = {name: i for i, name in case.ids.items()}
         for k, organ in enumerate(ORGANS, 1):

@@ -43,7 +43,7 @@ def test_prompts_are_the_papers() -> None:
     assert encoders.prompt("ct", "aorta", "V1") == "A photo of a aorta."
     assert encoders.prompt("mr", "aorta", "V2") == "There is a aorta in this magnetic resonance."
     assert encoders.prompt("pet", "liver").startswith("A pet imaging")
-    with pytest.raises(ConfigError, match=r"task\.prompt.*'v3'.*V3"):
+    with pytest.raises(ConfigError, match=r"task\.template.*'v3'.*V3"):
         encoders.prompt("ct", "liver", "v3")
 
 

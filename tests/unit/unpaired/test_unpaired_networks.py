@@ -165,15 +165,27 @@ def test_first_arrays_follow_the_seeds_and_torchs_bounds() -> None:
         ({"feature_size": 20}, r"task\.network\.feature_size is 20.*12"),
         ({"dropout": 1.0}, r"task\.network\.dropout"),
         ({"hidden": 0}, r"task\.network\.hidden"),
-        ({"image_size": (32, 40)}, r"32 × 40.*multiple of 16.*take 32 × 48"),
-        ({"image_size": (32, 48), "backbone": "swin"}, r"multiple of 32"),
-        ({"image_size": (32, 32, 32)}, r"task\.network\.dims=2"),
-        ({"image_size": (16, 16), "norm": "instance"}, r"instance normalisation"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         NetworkSettings(**changes)
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "words"),
+    [
+        ((32, 40), {}, r"32 × 40.*multiple of 16.*take 32 × 48"),
+        ((32, 48), {"backbone": "swin"}, r"multiple of 32"),
+        ((32, 32, 32), {}, r"task\.network\.dims=2"),
+        ((16, 16), {"norm": "instance"}, r"instance normalisation"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(
+    size: tuple[int, ...], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        NetworkSettings(**changes).check_size(size)
 
 
 def test_what_a_network_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,10 +87,10 @@ class NetworkSettings:
                 f"images of {shape} voxels do not fit: every side must be a multiple of {divisor} "
                 f"for backbone '{self.backbone}'; take {fitting}"
             )
-        if self.norm == "instance" and all(side == divisor for side in size):
+        if self.norm != "group" and all(side == divisor for side in size):
             raise ConfigError(
-                f"images of {shape} voxels leave one at the bottleneck, which instance "
-                "normalisation would make 0; take larger images or task.network.norm=group"
+                f"images of {shape} voxels leave one at the bottleneck, which {self.norm} "
+                "normalisation cannot scale; take larger images or task.network.norm=group"
             )
 
 

@@ -62,9 +62,7 @@ def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished]) -> Table:
     rows = []
     for label, run in runs.items():
         found = measure(_task_of(run, task, runs["main"]), run)
-        # With blocks that stay at sites the server's model is not whole: Dice of it says nothing.
-        told = ("sites",) if run.local else MEASURED
-        values: list[Value] = [found.get(name) if name in told else None for name in MEASURED]
+        values: list[Value] = [found.get(name) for name in MEASURED]
         sent = float(run.result["bytes_up"]) / 1e6
         rows.append((label, int(run.result["round"]), *values, sent))
     notes = [

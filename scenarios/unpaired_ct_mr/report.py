@@ -100,7 +100,7 @@ def organ_table(main: Judged) -> Table:
     ]
     seen = list(dict.fromkeys(scan.site for scan in main.scans if scan.trained))
     if seen:
-        notes.append(f"no test: judged on scans that they train on, {', '.join(seen)}")
+        notes.append(f"judged on what they trained on, for want of test scans: {', '.join(seen)}")
     return Table("organs", ORGANS, tuple(rows), tuple(notes))
 
 

@@ -20,60 +20,20 @@ from typing import Any
 import numpy as np
 
 from fedalt.errors import ConfigError, DataError, nearest
+from fedalt.medical.label_map import AMOS, MMWHS
 from fedalt.scenarios.unpaired_ct_mr import encoders
 
 BACKGROUND = "background"
 SHIPPED = Path(__file__).with_name("embeddings.safetensors")
-SHIPPED_HASH = "5155ef5d8b8894fe93fd41a556b0c4b1068b1d6cbcb7147404fc942589bd7368"
+SHIPPED_HASH = "da4af19c2909dcf184a04743251809ca21cbb3988d95cbae4518d559f765ee6a"
 SOURCES = ("shipped", "ngrams", "minilm")
 _KEY = "embeddings"
 _NAMES = ("modalities", "classes")
-SHIPPED_CLASSES = (
-    BACKGROUND,
-    # AMOS (Ji et al. 2022, arXiv:2206.08023).
-    "spleen",
-    "kidney_right",
-    "kidney_left",
-    "gallbladder",
-    "esophagus",
-    "liver",
-    "stomach",
-    "aorta",
-    "inferior_vena_cava",
-    "pancreas",
-    "adrenal_gland_right",
-    "adrenal_gland_left",
-    "duodenum",
-    "urinary_bladder",
-    "prostate",
-    "prostate_uterus",
-    # MM-WHS (Zhuang and Shen 2016, doi:10.1016/j.media.2016.02.006).
-    "heart_ventricle_left",
-    "heart_ventricle_right",
-    "heart_atrium_left",
-    "heart_atrium_right",
-    "heart_myocardium",
-    "ascending_aorta",
-    "pulmonary_artery",
-    # More of a phantom's and of the abdomen.
-    "left_ventricle",
-    "right_ventricle",
-    "left_atrium",
-    "right_atrium",
-    "myocardium",
-    "colon",
-    "small_bowel",
-    "portal_vein_and_splenic_vein",
-    "heart",
-    "spinal_cord",
-    "vertebrae",
-    "muscle",
-    "fat",
-    "body",
-    "bone",
-    "lung_left",
-    "lung_right",
+_MORE = (
+    *("prostate", "colon", "small_bowel", "portal_vein_and_splenic_vein", "heart"),
+    *("spinal_cord", "vertebrae", "muscle", "fat", "body", "bone", "lung_left", "lung_right"),
 )
+SHIPPED_CLASSES = tuple(dict.fromkeys((BACKGROUND, *AMOS.values(), *MMWHS.values(), *_MORE)))
 """Classes of the shipped file, background first."""
 
 

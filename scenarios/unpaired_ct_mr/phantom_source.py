@@ -30,6 +30,9 @@ from fedalt.scenarios.unpaired_ct_mr.source import (
 from fedalt.scenarios.unpaired_ct_mr.warps import Warp
 from fedalt.seeds import Seeds
 
+_KEYS = {"labelled": "site or modality"} | dict.fromkeys(
+    ("sites", "vendors", "protocols"), "modality"
+)
 ANATOMIES = ("auto", "analytic", "real")
 
 
@@ -40,7 +43,8 @@ class PhantomSettings:
     ``vendors`` and ``protocols`` are by modality; sites get the vendors in turn. A site has
     ``images`` training images of each modality it holds and judges models on ``site_test``; the
     server on ``server_test`` of each modality, and on as many of the vendor ``unseen``.
-    ``labelled`` names the organs that sites of a modality label, all where it names none.
+    ``labelled`` names the organs that a site labels (``ct-0``), or all sites of a modality
+    (``ct``); a site that neither speaks of labels all.
     """
 
     organs: tuple[str, ...]
@@ -146,15 +150,18 @@ class PhantomSource:
             self._made(m, hospital.vendor[m], hospital.name, count, "train")
             for m in hospital.modalities
         ]
-        known = np.repeat([self._known(m) for m in hospital.modalities], count, axis=0)
+        known = np.repeat(
+            [self._known(hospital.name, m) for m in hospital.modalities], count, axis=0
+        )
         images, labels = (np.concatenate(parts) for parts in zip(*made, strict=True))
         # Organs that a site does not label are background there.
         labelled = known[np.arange(len(labels)).reshape(-1, *[1] * len(self.size)), labels]
         return images, np.where(labelled, labels, 0), self._names(site), known
 
-    def _known(self, modality: str) -> np.ndarray:
-        """Return which classes (K,) sites of a modality label."""
-        named = self._settings.labelled.get(modality) or self.organs
+    def _known(self, site: str, modality: str) -> np.ndarray:
+        """Return which classes (K,) a site labels in images of a modality."""
+        told = self._settings.labelled
+        named = told.get(site) or told.get(modality) or self.organs
         return np.array([True, *(organ in named for organ in self.organs)])
 
     def _scans(self, modality: str, vendor: str, site: str, count: int, use: str) -> list[Scan]:
@@ -177,14 +184,15 @@ class PhantomSource:
 
 
 def _check(settings: PhantomSettings) -> None:
-    keyed = {"sites": (*MODALITIES, BOTH)} | dict.fromkeys(
-        ("labelled", "vendors", "protocols"), MODALITIES
-    )
+    kinds: tuple[str, ...] = (*MODALITIES, BOTH)
+    names = [f"{kind}-{n}" for kind in kinds for n in range(settings.sites.get(kind, 0))]
+    keyed: dict[str, tuple[str, ...]] = {"sites": kinds, "labelled": (*MODALITIES, *names)}
+    keyed |= dict.fromkeys(("vendors", "protocols"), MODALITIES)
     for key, known in keyed.items():
         for name in getattr(settings, key):
             if name not in known:
                 raise ConfigError(
-                    f"task.phantoms.{key}: unknown modality '{name}'{nearest(name, known)}"
+                    f"task.phantoms.{key}: unknown {_KEYS[key]} '{name}'{nearest(name, known)}"
                 )
     if settings.anatomy not in ANATOMIES:
         raise ConfigError(
@@ -197,11 +205,11 @@ def _check(settings: PhantomSettings) -> None:
     if min(settings.sites.values(), default=0) < 0 or not sum(settings.sites.values()):
         raise ConfigError(f"task.phantoms.sites={dict(settings.sites)}: one site or more expected")
     _check_scanners(settings)
-    for modality, organs in settings.labelled.items():
+    for place, organs in settings.labelled.items():
         for organ in organs:
             if organ not in settings.organs:
                 raise ConfigError(
-                    f"task.phantoms.labelled.{modality}: unknown organ '{organ}'"
+                    f"task.phantoms.labelled.{place}: unknown organ '{organ}'"
                     f"{nearest(organ, settings.organs)}"
                 )
 

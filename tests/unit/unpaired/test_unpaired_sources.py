@@ -76,6 +76,9 @@ def test_organs_that_a_site_does_not_label_are_background_there() -> None:
     assert known.tolist() == [[True, False, True, False]] * 6
     wanted = full.site_data(0)[1]
     assert (label == wanted.where(wanted == 2, 0)).all()
+    # A site's own entry counts more than its modality's.
+    own = small_task(labelled={"ct": ["spleen"], "ct-0": ["liver"]})
+    assert own.site_data(0)[3][0].tolist() == [True, True, False, False]
     # Where nothing is said, all is labelled; so is the truth that a model is judged by.
     assert part.site_data(1)[3].all()
     assert {int(v) for scan in part.source.scans(0) for v in np.unique(scan.label)} == {0, 1, 2, 3}
@@ -89,6 +92,7 @@ def test_organs_that_a_site_does_not_label_are_background_there() -> None:
         ({"images": 0}, r"task\.phantoms\.images=0: at least 1"),
         ({"organs": ["liver", "splen"]}, r"'splen'.*'spleen'"),
         ({"labelled": {"ct": ["kidney"]}}, r"labelled\.ct: unknown organ 'kidney'"),
+        ({"labelled": {"ct-7": ["liver"]}}, r"labelled: unknown site or modality 'ct-7'"),
         ({"vendors": {"ct": ["z"], "mr": ["a"]}}, r"no vendor 'z'"),
         ({"vendors": {"ct": ["a"], "pet": ["a"]}}, r"vendors: unknown modality 'pet'"),
         ({"unseen": "z"}, r"task\.phantoms: ct: no vendor 'z'"),

@@ -17,9 +17,9 @@ import numpy as np
 
 from fedalt.medical.organ_scores import ScoreTable
 from fedalt.runs.report import Finished
-from fedalt.scenarios.unpaired_ct_mr.judge import judged
+from fedalt.scenarios.unpaired_ct_mr.judge import balanced, judged
 from fedalt.scenarios.unpaired_ct_mr.norms import with_batch_statistics
-from fedalt.scenarios.unpaired_ct_mr.outcome import balanced, judged_by_sites
+from fedalt.scenarios.unpaired_ct_mr.outcome import judged_by_sites
 from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask
 from fedalt.task import Task
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from fedalt.medical.organ_scores import ScoreTable
 from fedalt.runs.report import Finished
-from fedalt.scenarios.unpaired_ct_mr.judge import balanced as balanced
 from fedalt.scenarios.unpaired_ct_mr.judge import predictions, score
 from fedalt.scenarios.unpaired_ct_mr.source import Scan
 from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask

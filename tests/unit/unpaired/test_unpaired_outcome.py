@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from fedalt.medical.organ_scores import ScoreTable
-from fedalt.scenarios.unpaired_ct_mr.judge import score
-from fedalt.scenarios.unpaired_ct_mr.outcome import Judged, balanced
+from fedalt.scenarios.unpaired_ct_mr.judge import balanced, score
+from fedalt.scenarios.unpaired_ct_mr.outcome import Judged
 from fedalt.scenarios.unpaired_ct_mr.report import organ_table, overlays_of
 from fedalt.scenarios.unpaired_ct_mr.source import Scan
 

@@ -27,6 +27,8 @@ WORTH_PROBING = 5.0
 """Seconds of work that a run must still have ahead, at the reference's speed."""
 COMPILING = 12.0
 """Seconds that compiling a step takes, about: what it may save must be more."""
+SEARCH = 0.15
+"""The share of the work ahead that a search may have taken before it looks no further."""
 SAVING = 0.3
 """The share of the time that compiling saves, about."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -96,7 +98,7 @@ def settle(
 
 def probe(order: Order, sites: Sequence[SiteContext], client: Client, run: Run) -> Choice:
     """Time the modes that could pay and choose the fastest that agrees with the reference."""
-    sample = list(sites[:_SAMPLE])
+    sample, begin = list(sites[:_SAMPLE]), time.perf_counter()
     run(SEQUENTIAL, order, [_copy(sample[0])])
     seconds, wanted = _timed(SEQUENTIAL, order, sample, run)
     left = len(sites) * max(1, order.rounds - order.round + 1) / order.workers
@@ -107,7 +109,12 @@ def probe(order: Order, sites: Sequence[SiteContext], client: Client, run: Run) 
         return _chosen(spent, {}, f"about {seconds * left:.1f} s of work: not worth a probe")
     left_out: dict[str, str] = {}
     for mode in _candidates(order, sites, client):
-        best = min(spent.values())
+        best, searched = min(spent.values()), time.perf_counter() - begin
+        if searched > SEARCH * max(best * left, WORTH_PROBING):
+            left_out[str(mode)] = (
+                f"the search took {searched:.0f} s of about {best * left:.0f} s of work already"
+            )
+            continue
         if mode.compiled and best * left * SAVING < COMPILING:
             left_out[str(mode)] = f"about {best * left:.0f} s of work: compiling would not pay"
             continue
@@ -211,10 +218,12 @@ def _disagreement(
     # A gap that is no number is neither near nor within what one client may.
     if 2 * near >= len(gaps) and all(gap <= furthest for gap in gaps):
         return ""
+    adam = str(order.phase.params.get("optimizer", "")).startswith("adam")
+    doubt = ", or is it rounding, which Adam's first steps magnify?" if adam else "?"
     return (
         f"its results are {', '.join(f'{gap:.1e}' for gap in gaps)} of an update away from the "
-        f"reference's (half of them at most {most:g}, each at most {furthest:g}); is the loss a "
-        "mean over rows that do not depend on each other?"
+        f"reference's (half of them at most {most:g}, each at most {furthest:g}); is the loss no "
+        f"mean over rows that do not depend on each other{doubt}"
     )
 
 

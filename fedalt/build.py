@@ -52,7 +52,14 @@ def build(spec: Mapping[str, Any], where: str) -> Any:
     if "_target_" not in spec:
         raise ConfigError(f"{where}: '_target_' is missing; it names what to build")
     target = locate(str(spec["_target_"]))
-    values = {key: value for key, value in spec.items() if key != "_target_"}
+    return construct(target, {k: v for k, v in spec.items() if k != "_target_"}, where)
+
+
+def construct(target: Callable[..., Any], values: Mapping[str, Any], where: str) -> Any:
+    """Call a target with named settings.
+
+    Raises :class:`ConfigError` naming ``where`` and the setting that does not fit.
+    """
     signature = inspect.signature(target)
     known = [p.name for p in signature.parameters.values() if p.kind != p.VAR_POSITIONAL]
     for key in values:

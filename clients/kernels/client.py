@@ -67,8 +67,7 @@ def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence
         streamed = read_stream(view.stream, site)
         given = batch_of(site, streamed.meeting.rows)
     data = checked(given, model.device, where)
-    slices = getattr(site.task, "site_slices", None)
-    sliced = {} if slices is None else slices(site.site)
+    sliced = _slices_of(site) if view.slices or any(p.sliced for p in plans) else {}
     # An epoch of as many steps in every environment, where the stream asks for that.
     by_steps = view.stream is not None and view.stream.budget == "steps"
     share = streamed.meeting.new / len(data[0]) if streamed is not None and by_steps else None
@@ -78,6 +77,12 @@ def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     return Client(site, data, rows, stages, where, streamed)
+
+
+def _slices_of(site: SiteContext) -> Mapping[str, np.ndarray]:
+    """Return a site's slices: name to row numbers; none where its task has none."""
+    slices = getattr(site.task, "site_slices", None)
+    return {} if slices is None else slices(site.site)
 
 
 def _data_of(site: SiteContext) -> object:

@@ -53,6 +53,11 @@ class Plan:
     scope: str
     slices: tuple[str, ...] = ()
 
+    @property
+    def sliced(self) -> bool:
+        """Whether some view on the way to this stage names slices."""
+        return any(view.slices for _, view in self.views)
+
     def of(
         self,
         rows: np.ndarray,

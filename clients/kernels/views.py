@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fedalt.alternation.phase import View
+from fedalt.alternation.slices import lacking
 from fedalt.errors import DataError
 from fedalt.seeds import Seeds
 
@@ -46,11 +47,7 @@ def only(rows: np.ndarray, names: Sequence[str], sliced: Mapping[str, np.ndarray
     """
     if not names:
         return rows
-    for name in names:
-        if not np.isin(rows, sliced.get(name, ())).any():
-            known = ", ".join(sorted(sliced)) or "none"
-            raise DataError(
-                f"it has no rows of the slice '{name}' that view.slices asks for (its slices: "
-                f"{known}); choose clients that have them by clients.where"
-            )
+    fault = lacking(names, sliced, rows)
+    if fault:
+        raise DataError(f"it {fault}")
     return rows[np.isin(rows, np.concatenate([sliced[name] for name in names]))]

@@ -16,6 +16,7 @@ from fedalt.alternation import preview_schedule as preview
 from fedalt.alternation.local import LOCAL
 from fedalt.alternation.phase import with_inner
 from fedalt.alternation.site import Site
+from fedalt.alternation.slices import lacking
 from fedalt.build import TaskCache, build, locate
 from fedalt.cli.values import check_values
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
@@ -195,14 +196,9 @@ def _check_slices(planned: Preview, task: Task) -> None:
                         asked.setdefault((site.index, phase.view.slices), phase.name)
     for (index, names), phase_name in asked.items():
         slices = getattr(task, "site_slices", None)
-        known = {} if slices is None else slices(index)
-        for name in names:
-            if not len(known.get(name, ())):
-                raise ConfigError(
-                    f"phase '{phase_name}': site '{task.sites[index].name}' has no rows of the "
-                    f"slice '{name}' that view.slices asks for{nearest(name, known)}; choose "
-                    "clients that have them by clients.where"
-                )
+        fault = lacking(names, {} if slices is None else slices(index))
+        if fault:
+            raise ConfigError(f"phase '{phase_name}': site '{task.sites[index].name}' {fault}")
 
 
 def _check_least_clients(strategy: Any, planned: Preview) -> None:

@@ -1,9 +1,8 @@
 """Random changes of patches by modality, as MulModSeg's code makes them.
 
-CT: shifted by up to 0.1, turned by up to pi/30 about the head axis and scaled by up to a tenth
-along each axis. MR: intensities scaled by up to a tenth and shifted by up to 0.1. Each change
-is made to half of the patches. CT has absolute units, so it changes in shape where MR changes
-in intensity.
+CT: intensities shifted by up to 0.1, the patch turned by up to pi/30 about the head axis and
+scaled by up to a tenth along each axis. MR: intensities scaled by up to a tenth and shifted by up
+to 0.1. Each change is made to half of the patches.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import re
 import shutil
@@ -141,7 +140,6 @@ def _facts(prepared: Prepared, key: str) -> dict[str, Any]:
     return {
         "key": key,
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
-        "bytes": sum(math.prod(a.shape) * a.dtype.itemsize for a in arrays.values()),
         "known": prepared.known.tolist(),
         "spacing": prepared.spacing.tolist(),
         "affine": prepared.affine.tolist(),

@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike
 from scipy import ndimage  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError, nearest
-from fedalt.medical.overlap import batch_dice as batch_dice
 from fedalt.medical.overlap import known_organs, overlaps
 from fedalt.medical.surfaces import check_spacing, surface_distances
 

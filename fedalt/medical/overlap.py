@@ -56,8 +56,7 @@ def dice(prediction: ArrayLike, truth: ArrayLike) -> float:
     """
     predicted, true = np.asarray(prediction, bool), np.asarray(truth, bool)
     check_shapes(predicted, true)
-    voxels = int(predicted.sum()) + int(true.sum())
-    return 2.0 * int((predicted & true).sum()) / voxels if voxels else float("nan")
+    return float(batch_dice(predicted[None], true[None], 2)[0, 0])
 
 
 def batch_dice(

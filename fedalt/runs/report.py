@@ -59,7 +59,7 @@ class Finished:
     def arrays_of(self, site: int) -> Mapping[str, np.ndarray]:
         """Return the model as a site has it: with its own arrays where blocks are local."""
         state = self.states.get(site, {})
-        own = {n: state[LOCAL_STATE + n] for n in self.local if LOCAL_STATE + n in state}
+        own = {n: state[LOCAL_STATE + n] for n in self.arrays if LOCAL_STATE + n in state}
         return {**self.arrays, **own}
 
     def metric(self, name: str) -> tuple[list[int], list[float]]:

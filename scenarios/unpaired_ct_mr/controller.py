@@ -22,7 +22,8 @@ from torch.nn.functional import linear
 
 from fedalt.scenarios.unpaired_ct_mr.norms import group_norm
 
-_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+"""A convolution by the dimensions of its images."""
 
 
 def parameters_of(width: int) -> int:
@@ -45,7 +46,7 @@ class Controller(nn.Module):
         width: int,
     ) -> None:
         super().__init__()
-        convolution = _CONVOLUTIONS[dims - 2]
+        convolution = CONVOLUTIONS[dims]
         self.width = width
         # Equal at all sites for good: neither sent nor averaged.
         self.register_buffer("embeddings", embeddings, persistent=False)

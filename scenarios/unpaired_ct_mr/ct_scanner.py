@@ -41,11 +41,6 @@ class CTScanner:
                 "CT: psf_mm and noise_hu must be finite and not negative, scale above 0"
             )
 
-    @property
-    def protocol(self) -> str:
-        """The phase."""
-        return self.phase
-
     def image(
         self,
         tissues: np.ndarray,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedalt.medical.organ_scores import ScoreTable, judge, judge_batch
+from fedalt.medical.organ_scores import ScoreTable, judge
 from fedalt.medical.windows import predict
 from fedalt.scenarios.unpaired_ct_mr.source import MODALITIES, Scan
 
@@ -50,10 +50,9 @@ def score(
     """Compare predictions with the truth; distances of surfaces only where they are asked for."""
     table = ScoreTable(tuple(organs))
     for scan, labels in zip(scans, predicted, strict=True):
-        if surfaces:
-            scores = judge(labels, scan.label, organs, scan.spacing, known=scan.known)
-        else:
-            (scores,) = judge_batch(labels[None], scan.label[None], organs, known=scan.known)
+        scores = judge(
+            labels, scan.label, organs, scan.spacing, known=scan.known, surfaces=surfaces
+        )
         table.add(scores, scan.modality, scan.site, scan.name)
     return table
 
@@ -65,11 +64,9 @@ def judged(
     size: Sequence[int],
     *,
     swapped: bool = False,
-    surfaces: bool = False,
 ) -> ScoreTable:
-    """Predict scans and compare; as :func:`predictions` and :func:`score`."""
-    made = predictions(model, scans, size, swapped=swapped)
-    return score(scans, made, organs, surfaces=surfaces)
+    """Predict scans and compare by overlap; as :func:`predictions` and :func:`score`."""
+    return score(scans, predictions(model, scans, size, swapped=swapped), organs)
 
 
 def balanced(table: ScoreTable, measure: str = "dice") -> float:

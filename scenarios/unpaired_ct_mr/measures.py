@@ -11,6 +11,7 @@ is measured.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -26,22 +27,31 @@ from fedalt.task import Task
 
 def measure(task: Task, run: Finished) -> dict[str, float | str]:
     """Return the measures above, and in words which data these are."""
-    segmentation = cast(SegmentationTask, task)
-    organs, source = segmentation.organs, segmentation.source
-    model, scans = segmentation.loaded(run.arrays), source.held_by_server()
-    found: dict[str, float | str] = {"data": source.described}
-    found |= _named("sites", judged_by_sites(segmentation, run).table)
+    return measured(cast(SegmentationTask, task), run, {})
+
+
+def measured(
+    task: SegmentationTask, run: Finished, known: Mapping[str, ScoreTable]
+) -> dict[str, float | str]:
+    """Return the measures above; of ``sites`` and ``dice``, tables that are known are taken."""
+    organs, source = task.organs, task.source
+    sites = known.get("sites") or judged_by_sites(task, run).table
+    found: dict[str, float | str] = {"data": source.described, **_named("sites", sites)}
     if run.local:
         # What sites keep is missing from the server's model: Dice of it would say nothing.
         return found
+    model, scans, unseen = task.loaded(run.arrays), source.held_by_server(), source.unseen()
     if scans:
-        found |= _named("dice", judged(model, scans, organs, source.size))
+        dice = known.get("dice") or judged(model, scans, organs, source.size)
+        found |= _named("dice", dice)
         swapped = judged(model, scans, organs, source.size, swapped=True)
         found |= _named("swapped", swapped)
-        with with_batch_statistics(model):
-            found |= _named("batch_statistics", judged(model, scans, organs, source.size))
-    if source.unseen():
-        found |= _named("unseen", judged(model, source.unseen(), organs, source.size))
+        found |= _named("batch_statistics", dice)
+        if task.network.norm == "batch":
+            with with_batch_statistics(model):
+                found |= _named("batch_statistics", judged(model, scans, organs, source.size))
+    if unseen:
+        found |= _named("unseen", judged(model, unseen, organs, source.size))
     return found
 
 

@@ -62,11 +62,6 @@ class MRScanner:
         if not 0 < self.flip_degrees <= 180:
             raise ConfigError(f"MR: flip_degrees {self.flip_degrees:g} must be in (0, 180]")
 
-    @property
-    def protocol(self) -> str:
-        """The sequence."""
-        return self.sequence
-
     def signals(self, values: Properties) -> np.ndarray:
         """Return tissues' signals (k,) before gain, blur, bias and noise."""
         at = FIELDS.index(self.field)

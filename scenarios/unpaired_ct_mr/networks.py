@@ -17,7 +17,7 @@ from torch import nn
 
 from fedalt.errors import ConfigError, nearest
 from fedalt.scenarios.unpaired_ct_mr import backbones
-from fedalt.scenarios.unpaired_ct_mr.controller import Controller
+from fedalt.scenarios.unpaired_ct_mr.controller import CONVOLUTIONS, Controller
 from fedalt.scenarios.unpaired_ct_mr.embeddings import BACKGROUND, Embeddings
 from fedalt.scenarios.unpaired_ct_mr.norms import (
     NORMS,
@@ -99,7 +99,7 @@ class PlainHead(nn.Module):
 
     def __init__(self, out: int, classes: int, dims: int) -> None:
         super().__init__()
-        self.classes = (nn.Conv2d, nn.Conv3d)[dims - 2](out, classes, 1)
+        self.classes = CONVOLUTIONS[dims](out, classes, 1)
 
     def forward(
         self, bottleneck: torch.Tensor, out: torch.Tensor, modality: torch.Tensor

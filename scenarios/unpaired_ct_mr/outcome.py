@@ -16,19 +16,25 @@ from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask
 
 @dataclass(frozen=True)
 class Judged:
-    """Scans, the labels predicted for them, and the scores; ``by`` says whose models these are."""
+    """Scans, the labels predicted for them, and the scores.
+
+    ``by`` says in words whose models these are, ``measure`` what their Dice is called: ``dice``
+    of the server's model, ``sites`` of each site's.
+    """
 
     scans: Sequence[Scan]
     predicted: Sequence[np.ndarray]
     table: ScoreTable
     by: str
+    measure: str
 
 
 def judged_by_server(task: SegmentationTask, run: Finished, *, surfaces: bool = False) -> Judged:
     """Judge the server's model on the server's scans."""
     scans = task.source.held_by_server()
     predicted = predictions(task.loaded(run.arrays), scans, task.source.size)
-    return Judged(scans, predicted, _scored(task, scans, predicted, surfaces), "the server's model")
+    table = score(scans, predicted, task.organs, surfaces=surfaces)
+    return Judged(scans, predicted, table, "the server's model", "dice")
 
 
 def judged_by_sites(task: SegmentationTask, run: Finished, *, surfaces: bool = False) -> Judged:
@@ -40,7 +46,8 @@ def judged_by_sites(task: SegmentationTask, run: Finished, *, surfaces: bool = F
         model = task.loaded(run.arrays_of(site.index))
         scans += own
         predicted += predictions(model, own, task.source.size)
-    return Judged(scans, predicted, _scored(task, scans, predicted, surfaces), "each site's model")
+    table = score(scans, predicted, task.organs, surfaces=surfaces)
+    return Judged(scans, predicted, table, "each site's model", "sites")
 
 
 def final(task: SegmentationTask, run: Finished, *, surfaces: bool = False) -> Judged:
@@ -48,9 +55,3 @@ def final(task: SegmentationTask, run: Finished, *, surfaces: bool = False) -> J
     if run.local or not task.source.held_by_server():
         return judged_by_sites(task, run, surfaces=surfaces)
     return judged_by_server(task, run, surfaces=surfaces)
-
-
-def _scored(
-    task: SegmentationTask, scans: Sequence[Scan], predicted: Sequence[np.ndarray], surfaces: bool
-) -> ScoreTable:
-    return score(scans, predicted, task.organs, surfaces=surfaces)

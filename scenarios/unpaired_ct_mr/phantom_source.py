@@ -30,9 +30,6 @@ from fedalt.scenarios.unpaired_ct_mr.source import (
 from fedalt.scenarios.unpaired_ct_mr.warps import Warp
 from fedalt.seeds import Seeds
 
-_KEYS = {"labelled": "site or modality"} | dict.fromkeys(
-    ("sites", "vendors", "protocols"), "modality"
-)
 ANATOMIES = ("auto", "analytic", "real")
 
 
@@ -79,10 +76,11 @@ class PhantomSource:
         self._settings = settings
         self.organs, self.size = settings.organs, settings.size
         _check(settings)
+        self._hospitals = _hospitals(settings)
+        _check_labelled(settings, [each.name for each in self._hospitals])
         self._anatomy = _anatomy(settings, root)
         check_organs(self._anatomy, settings.organs)
         self.described = f"phantoms of {self._anatomy.source}"
-        self._hospitals = _hospitals(settings)
         self._made = lru_cache(maxsize=None)(self._make)
 
     def make_ready(self) -> Iterator[tuple[int, int]]:
@@ -184,15 +182,12 @@ class PhantomSource:
 
 
 def _check(settings: PhantomSettings) -> None:
-    kinds: tuple[str, ...] = (*MODALITIES, BOTH)
-    names = [f"{kind}-{n}" for kind in kinds for n in range(settings.sites.get(kind, 0))]
-    keyed: dict[str, tuple[str, ...]] = {"sites": kinds, "labelled": (*MODALITIES, *names)}
-    keyed |= dict.fromkeys(("vendors", "protocols"), MODALITIES)
+    keyed = {"sites": (*MODALITIES, BOTH)} | dict.fromkeys(("vendors", "protocols"), MODALITIES)
     for key, known in keyed.items():
         for name in getattr(settings, key):
             if name not in known:
                 raise ConfigError(
-                    f"task.phantoms.{key}: unknown {_KEYS[key]} '{name}'{nearest(name, known)}"
+                    f"task.phantoms.{key}: unknown modality '{name}'{nearest(name, known)}"
                 )
     if settings.anatomy not in ANATOMIES:
         raise ConfigError(
@@ -205,7 +200,15 @@ def _check(settings: PhantomSettings) -> None:
     if min(settings.sites.values(), default=0) < 0 or not sum(settings.sites.values()):
         raise ConfigError(f"task.phantoms.sites={dict(settings.sites)}: one site or more expected")
     _check_scanners(settings)
+
+
+def _check_labelled(settings: PhantomSettings, sites: Sequence[str]) -> None:
+    known = (*MODALITIES, *sites)
     for place, organs in settings.labelled.items():
+        if place not in known:
+            raise ConfigError(
+                f"task.phantoms.labelled: unknown site or modality '{place}'{nearest(place, known)}"
+            )
         for organ in organs:
             if organ not in settings.organs:
                 raise ConfigError(

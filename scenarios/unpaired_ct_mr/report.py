@@ -13,7 +13,7 @@ from fedalt.medical.organ_heat_map import organ_heat_map
 from fedalt.medical.overlays import Overlay, overlay_page
 from fedalt.runs.plots import Series, curves
 from fedalt.runs.report import Finished, Report, Table, Value
-from fedalt.scenarios.unpaired_ct_mr.measures import measure
+from fedalt.scenarios.unpaired_ct_mr.measures import measured
 from fedalt.scenarios.unpaired_ct_mr.outcome import Judged, final
 from fedalt.scenarios.unpaired_ct_mr.source import MODALITIES
 from fedalt.scenarios.unpaired_ct_mr.task import SegmentationTask
@@ -38,7 +38,7 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     main = final(segmentation, runs["main"], surfaces=True)
     main.table.to_csv(folder / "organs.csv")
     main.table.to_csv(folder / "cases.csv", cases=True)
-    tables = (_runs_table(segmentation, runs), organ_table(main))
+    tables = (_runs_table(segmentation, runs, main), organ_table(main))
     figures = [
         overlay_page(
             overlays_of(main),
@@ -58,10 +58,11 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     return Report(tables, tuple(figures))
 
 
-def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished]) -> Table:
+def _runs_table(task: SegmentationTask, runs: Mapping[str, Finished], main: Judged) -> Table:
     rows = []
     for label, run in runs.items():
-        found = measure(_task_of(run, task, runs["main"]), run)
+        known = {main.measure: main.table} if label == "main" else {}
+        found = measured(_task_of(run, task, runs["main"]), run, known)
         values: list[Value] = [found.get(name) for name in MEASURED]
         sent = float(run.result["bytes_up"]) / 1e6
         rows.append((label, int(run.result["round"]), *values, sent))

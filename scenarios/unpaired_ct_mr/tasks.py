@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from fedalt.build import construct
 from fedalt.cli.values import check_values
 from fedalt.data.folder import data_folder
-from fedalt.errors import ConfigError, DataError, nearest
+from fedalt.errors import ConfigError, DataError
 from fedalt.medical.layouts import ONE_EACH, Deal, find_cases
 from fedalt.medical.prepare import Preparation
 from fedalt.medical.site_table import Case, read_site_table
@@ -105,16 +105,11 @@ def _made(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
     Raises :class:`ConfigError` naming a setting that is unknown or of the wrong type.
     """
-    known = [item.name for item in fields(kind)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown setting '{key}'{nearest(key, known)}")
     check_values(kind, values, where)
-    given = {key: _frozen(value) for key, value in values.items() if value is not None}
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    # A name that is unknown stays, to be refused, whatever its value.
+    known = kind.__dataclass_fields__
+    given = {k: _frozen(v) for k, v in values.items() if v is not None or k not in known}
+    return construct(kind, given, where)
 
 
 def _frozen(value: Any) -> Any:

@@ -27,7 +27,7 @@ def test_cases_without_organs_are_shown_only_where_there_are_no_others() -> None
     scans = [scan("none", "ct", 0), scan("some", "ct", 4), scan("more", "ct", 8)]
     scans.append(scan("none", "mr", 0))
     predicted = [scans[0].label, scans[1].label, scans[1].label, scans[3].label]
-    judged = Judged(scans, predicted, score(scans, predicted, ORGANS), "the server's model")
+    judged = Judged(scans, predicted, score(scans, predicted, ORGANS), "the server's model", "dice")
     shown = overlays_of(judged)
     assert [each.scores for each in shown] == ["Dice 0.67", "no organs"]
     assert shown[0].truth is scans[2].label
@@ -45,7 +45,7 @@ def test_scores_on_scans_that_a_site_trains_on_are_told_apart() -> None:
     held_out, trained = scan("a", "ct", 4), replace(scan("b", "ct", 4), site="east", trained=True)
     for scans, told in (([held_out], 2), ([held_out, trained], 3)):
         labels = [each.label for each in scans]
-        main = Judged(scans, labels, score(scans, labels, ORGANS), "each site's model")
+        main = Judged(scans, labels, score(scans, labels, ORGANS), "each site's model", "sites")
         notes = organ_table(main).notes
         assert len(notes) == told
     assert notes[-1] == "judged on what they trained on, for want of test scans: east"

@@ -195,6 +195,7 @@ class SiteApp(ClientApp):
             num_examples=work.num_examples,
             steps=work.steps,
             seconds=seconds,
+            applied=work.applied,
         )
         arrays = {name: work.arrays[name] for name in order.returns}
         return reply_with(make_reply(report, arrays, work.metrics), message)

@@ -10,6 +10,7 @@ import numpy as np
 from fedalt.alternation.phase import Phase, Scalar
 from fedalt.seeds import Seeds
 from fedalt.task import Task
+from fedalt.wire.report import Applied
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,15 @@ class Work:
     """What a client reports: arrays for the order's ``returns``, row count, metrics, steps.
 
     The arrays are the kernel's to give away: nothing else may hold or change them.
-    Every client of a phase returns the same metric names.
+    Every client of a phase returns the same metric names. ``applied`` says what protected the
+    people in the site's data, one entry a private stage of the phase, in order.
     """
 
     arrays: dict[str, np.ndarray]
     num_examples: int
     metrics: dict[str, float]
     steps: int = 0
+    applied: tuple[Applied, ...] = ()
 
 
 Kernel = Callable[[Order, SiteContext], Work]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.alternation.site import Selector
 from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import ScheduleError, nearest
@@ -75,7 +76,8 @@ class Phase:
     (default ``mean``; a block that is ``local`` stays at each site and never travels),
     ``modality`` and ``task`` say what the work is for. A phase with a
     ``branch`` keeps its result apart from the model, under that name in the bank. ``inner``
-    phases are alternated by the client itself, in order, before it reports once.
+    phases are alternated by the client itself, in order, before it reports once. ``privacy``
+    says who is protected, and how; None: nobody.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Phase:
     view: View = field(default_factory=View)
     branch: str = ""
     inner: tuple[Phase, ...] = ()
+    privacy: PrivacySpec | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -133,6 +136,8 @@ class Phase:
                 data["clients"] = value.to_dict()
             elif item.name == "view":
                 data["view"] = value.to_dict()
+            elif item.name == "privacy":
+                data["privacy"] = None if value is None else value.to_dict()
             elif item.name == "inner":
                 data["inner"] = [phase.to_dict() for phase in value]
             elif isinstance(value, tuple):
@@ -160,6 +165,8 @@ class Phase:
                 values["clients"] = Selector.from_dict(values["clients"] or {})
             if "view" in values:
                 values["view"] = View.from_dict(values["view"] or {})
+            if values.get("privacy") is not None:
+                values["privacy"] = PrivacySpec.from_dict(values["privacy"])
             if "inner" in values:
                 values["inner"] = tuple(cls.from_dict(item) for item in values["inner"])
             for key in ("train", "send"):

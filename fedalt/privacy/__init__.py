@@ -1,1 +1,1 @@
-"""Privacy: what a federation costs its people."""
+"""Privacy: what a federation costs its people, before, during and after a run."""

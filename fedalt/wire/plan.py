@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from fedalt.alternation.environment import Environment
 from fedalt.alternation.phase import Phase, Scalar, View
+from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.alternation.stream_view import StreamView
 from fedalt.errors import ScheduleError, WireError
 from fedalt.wire.v1 import plan_pb2
@@ -120,6 +121,15 @@ def _stream_from_proto(message: plan_pb2.StreamView) -> StreamView:
     )
 
 
+def _privacy_to_proto(spec: PrivacySpec | None) -> plan_pb2.PrivacySpec | None:
+    return None if spec is None else plan_pb2.PrivacySpec(**spec.to_dict())
+
+
+def _privacy_from_proto(message: plan_pb2.PrivacySpec) -> PrivacySpec:
+    values = {item.name: getattr(message, item.name) for item in fields(PrivacySpec)}
+    return PrivacySpec(**{**values, "clips": dict(sorted(message.clips.items()))})
+
+
 def _phase_to_proto(phase: Phase) -> plan_pb2.Phase:
     return plan_pb2.Phase(
         name=phase.name,
@@ -138,6 +148,7 @@ def _phase_to_proto(phase: Phase) -> plan_pb2.Phase:
         inner=[_phase_to_proto(inner) for inner in phase.inner],
         view_stream=_stream_to_proto(phase.view.stream),
         view_slices=phase.view.slices,
+        privacy=_privacy_to_proto(phase.privacy),
     )
 
 
@@ -163,4 +174,5 @@ def _phase_from_proto(message: plan_pb2.Phase) -> Phase:
         ),
         branch=message.branch,
         inner=tuple(_phase_from_proto(inner) for inner in message.inner),
+        privacy=_privacy_from_proto(message.privacy) if message.HasField("privacy") else None,
     )

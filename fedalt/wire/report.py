@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from google.protobuf.message import Message as ProtoMessage
 
@@ -10,6 +10,24 @@ from fedalt.alternation.site import Site
 from fedalt.errors import WireError
 from fedalt.wire.v1 import report_pb2
 from fedalt.wire.version import MAJOR, MINOR, check_version
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a site did to protect the people in its data, in one stage of a phase.
+
+    ``clip`` is the L2 norm that bounded a contribution, ``noise_std`` the standard deviation of
+    the noise that it added, ``noise_multiplier`` that over the sensitivity of its release. Each
+    of ``steps`` releases drew rows with probability ``sample_rate`` (0: all of them).
+    """
+
+    unit: str
+    clip: float
+    noise_std: float
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    rng: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class ClientReport:
     num_examples: int
     steps: int
     seconds: float
+    applied: tuple[Applied, ...] = ()
 
 
 def encode_report(report: ClientReport) -> bytes:
@@ -37,6 +56,7 @@ def encode_report(report: ClientReport) -> bytes:
         num_examples=report.num_examples,
         steps=report.steps,
         seconds=report.seconds,
+        applied=[report_pb2.Applied(**vars(item)) for item in report.applied],
     ).SerializeToString(deterministic=True)
 
 
@@ -53,6 +73,10 @@ def decode_report(data: bytes) -> ClientReport:
         num_examples=message.num_examples,
         steps=message.steps,
         seconds=message.seconds,
+        applied=tuple(
+            Applied(**{item.name: getattr(found, item.name) for item in fields(Applied)})
+            for found in message.applied
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedalt.errors import WireError
 
-MAJOR = 1
+MAJOR = 2
 """Raised when an older reader could misunderstand a message."""
 
 MINOR = 0

@@ -50,8 +50,55 @@ class StreamView(_message.Message):
     first: int
     def __init__(self, tasks: _Optional[_Iterable[int]] = ..., experience: _Optional[int] = ..., new: _Optional[int] = ..., rehearsal: _Optional[float] = ..., environments: _Optional[_Iterable[_Union[Environment, _Mapping]]] = ..., order: _Optional[str] = ..., budget: _Optional[str] = ..., first: _Optional[int] = ...) -> None: ...
 
+class PrivacySpec(_message.Message):
+    __slots__ = ("unit", "trust", "mechanism", "clip", "clips", "noise", "bands", "weight_cap", "denominator", "quantile", "rate", "count_noise", "dropouts", "sample_rate", "contributions", "per_sample", "rng", "metrics")
+    class ClipsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    MECHANISM_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    CLIPS_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    BANDS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_CAP_FIELD_NUMBER: _ClassVar[int]
+    DENOMINATOR_FIELD_NUMBER: _ClassVar[int]
+    QUANTILE_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_NOISE_FIELD_NUMBER: _ClassVar[int]
+    DROPOUTS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    PER_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    RNG_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    trust: str
+    mechanism: str
+    clip: float
+    clips: _containers.ScalarMap[str, float]
+    noise: float
+    bands: int
+    weight_cap: float
+    denominator: float
+    quantile: float
+    rate: float
+    count_noise: float
+    dropouts: float
+    sample_rate: float
+    contributions: int
+    per_sample: str
+    rng: str
+    metrics: str
+    def __init__(self, unit: _Optional[str] = ..., trust: _Optional[str] = ..., mechanism: _Optional[str] = ..., clip: _Optional[float] = ..., clips: _Optional[_Mapping[str, float]] = ..., noise: _Optional[float] = ..., bands: _Optional[int] = ..., weight_cap: _Optional[float] = ..., denominator: _Optional[float] = ..., quantile: _Optional[float] = ..., rate: _Optional[float] = ..., count_noise: _Optional[float] = ..., dropouts: _Optional[float] = ..., sample_rate: _Optional[float] = ..., contributions: _Optional[int] = ..., per_sample: _Optional[str] = ..., rng: _Optional[str] = ..., metrics: _Optional[str] = ...) -> None: ...
+
 class Phase(_message.Message):
-    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner", "view_stream", "view_slices")
+    __slots__ = ("name", "kernel", "train", "send", "epochs", "steps", "batch_size", "modality", "task", "params", "aggregate", "view_fraction", "branch", "inner", "view_stream", "view_slices", "privacy")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +129,7 @@ class Phase(_message.Message):
     INNER_FIELD_NUMBER: _ClassVar[int]
     VIEW_STREAM_FIELD_NUMBER: _ClassVar[int]
     VIEW_SLICES_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
     name: str
     kernel: str
     train: _containers.RepeatedScalarFieldContainer[str]
@@ -98,7 +146,8 @@ class Phase(_message.Message):
     inner: _containers.RepeatedCompositeFieldContainer[Phase]
     view_stream: StreamView
     view_slices: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ..., view_stream: _Optional[_Union[StreamView, _Mapping]] = ..., view_slices: _Optional[_Iterable[str]] = ...) -> None: ...
+    privacy: PrivacySpec
+    def __init__(self, name: _Optional[str] = ..., kernel: _Optional[str] = ..., train: _Optional[_Iterable[str]] = ..., send: _Optional[_Iterable[str]] = ..., epochs: _Optional[int] = ..., steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., modality: _Optional[str] = ..., task: _Optional[str] = ..., params: _Optional[_Mapping[str, Scalar]] = ..., aggregate: _Optional[_Mapping[str, str]] = ..., view_fraction: _Optional[float] = ..., branch: _Optional[str] = ..., inner: _Optional[_Iterable[_Union[Phase, _Mapping]]] = ..., view_stream: _Optional[_Union[StreamView, _Mapping]] = ..., view_slices: _Optional[_Iterable[str]] = ..., privacy: _Optional[_Union[PrivacySpec, _Mapping]] = ...) -> None: ...
 
 class RoundPlan(_message.Message):
     __slots__ = ("major", "minor", "run_id", "round", "seed", "phase", "returns", "keeps")

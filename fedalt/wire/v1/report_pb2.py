@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64\x61lt/wire/v1/report.proto\x12\tfedalt.v1\"\x9e\x01\n\x0c\x43lientReport\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0c\n\x04site\x18\x06 \x01(\r\x12\x14\n\x0cnum_examples\x18\x07 \x01(\x04\x12\r\n\x05steps\x18\x08 \x01(\x04\x12\x0f\n\x07seconds\x18\t \x01(\x01\"\xcd\x01\n\x0fSiteDescription\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12>\n\nattributes\x18\x06 \x03(\x0b\x32*.fedalt.v1.SiteDescription.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66\x65\x64\x61lt/wire/v1/report.proto\x12\tfedalt.v1\"\x83\x01\n\x07\x41pplied\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x0c\n\x04\x63lip\x18\x02 \x01(\x01\x12\x11\n\tnoise_std\x18\x03 \x01(\x01\x12\x18\n\x10noise_multiplier\x18\x04 \x01(\x01\x12\x13\n\x0bsample_rate\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0b\n\x03rng\x18\x07 \x01(\t\"\xc3\x01\n\x0c\x43lientReport\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0c\n\x04site\x18\x06 \x01(\r\x12\x14\n\x0cnum_examples\x18\x07 \x01(\x04\x12\r\n\x05steps\x18\x08 \x01(\x04\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12#\n\x07\x61pplied\x18\n \x03(\x0b\x32\x12.fedalt.v1.Applied\"\xcd\x01\n\x0fSiteDescription\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12>\n\nattributes\x18\x06 \x03(\x0b\x32*.fedalt.v1.SiteDescription.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SITEDESCRIPTION_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_SITEDESCRIPTION_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_CLIENTREPORT']._serialized_start=43
-  _globals['_CLIENTREPORT']._serialized_end=201
-  _globals['_SITEDESCRIPTION']._serialized_start=204
-  _globals['_SITEDESCRIPTION']._serialized_end=409
-  _globals['_SITEDESCRIPTION_ATTRIBUTESENTRY']._serialized_start=360
-  _globals['_SITEDESCRIPTION_ATTRIBUTESENTRY']._serialized_end=409
+  _globals['_APPLIED']._serialized_start=43
+  _globals['_APPLIED']._serialized_end=174
+  _globals['_CLIENTREPORT']._serialized_start=177
+  _globals['_CLIENTREPORT']._serialized_end=372
+  _globals['_SITEDESCRIPTION']._serialized_start=375
+  _globals['_SITEDESCRIPTION']._serialized_end=580
+  _globals['_SITEDESCRIPTION_ATTRIBUTESENTRY']._serialized_start=531
+  _globals['_SITEDESCRIPTION_ATTRIBUTESENTRY']._serialized_end=580
 # @@protoc_insertion_point(module_scope)

@@ -1,13 +1,31 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Applied(_message.Message):
+    __slots__ = ("unit", "clip", "noise_std", "noise_multiplier", "sample_rate", "steps", "rng")
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
+    NOISE_STD_FIELD_NUMBER: _ClassVar[int]
+    NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    RNG_FIELD_NUMBER: _ClassVar[int]
+    unit: str
+    clip: float
+    noise_std: float
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    rng: str
+    def __init__(self, unit: _Optional[str] = ..., clip: _Optional[float] = ..., noise_std: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., rng: _Optional[str] = ...) -> None: ...
+
 class ClientReport(_message.Message):
-    __slots__ = ("major", "minor", "run_id", "round", "phase", "site", "num_examples", "steps", "seconds")
+    __slots__ = ("major", "minor", "run_id", "round", "phase", "site", "num_examples", "steps", "seconds", "applied")
     MAJOR_FIELD_NUMBER: _ClassVar[int]
     MINOR_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +35,7 @@ class ClientReport(_message.Message):
     NUM_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
     major: int
     minor: int
     run_id: str
@@ -26,7 +45,8 @@ class ClientReport(_message.Message):
     num_examples: int
     steps: int
     seconds: float
-    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., site: _Optional[int] = ..., num_examples: _Optional[int] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+    applied: _containers.RepeatedCompositeFieldContainer[Applied]
+    def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ..., run_id: _Optional[str] = ..., round: _Optional[int] = ..., phase: _Optional[str] = ..., site: _Optional[int] = ..., num_examples: _Optional[int] = ..., steps: _Optional[int] = ..., seconds: _Optional[float] = ..., applied: _Optional[_Iterable[_Union[Applied, _Mapping]]] = ...) -> None: ...
 
 class SiteDescription(_message.Message):
     __slots__ = ("major", "minor", "index", "name", "size", "attributes")

@@ -1,0 +1,83 @@
+"""Mechanisms as dp-accounting's events, and events as plain data for the ledger.
+
+Only the kinds named here are read back, so that a ledger's text can build nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dp_accounting as dp
+
+from fedalt.errors import ConfigError
+
+NOTHING = dp.NoOpDpEvent()
+EVERYTHING = dp.NonPrivateDpEvent()
+"""A release that no mechanism protects: ε is infinite."""
+
+
+def gaussian(noise: float) -> dp.DpEvent:
+    """Return the Gaussian mechanism whose noise is ``noise`` times its sensitivity."""
+    return dp.GaussianDpEvent(float(noise))
+
+
+def sampled(rate: float, event: dp.DpEvent) -> dp.DpEvent:
+    """Return an event of a Poisson sample; a rate of 1 is no sample."""
+    return event if rate >= 1.0 else dp.PoissonSampledDpEvent(float(rate), event)
+
+
+def fixed_sample(size: int, of: int, event: dp.DpEvent) -> dp.DpEvent:
+    """Return an event of ``size`` of ``of`` units drawn without replacement (replace-one only)."""
+    return event if size >= of else dp.SampledWithoutReplacementDpEvent(of, size, event)
+
+
+def times(event: dp.DpEvent, count: int) -> dp.DpEvent:
+    """Return an event that happens so often."""
+    return event if count == 1 else dp.SelfComposedDpEvent(event, int(count))
+
+
+def to_plain(event: dp.DpEvent) -> dict[str, Any]:
+    """Return an event as plain JSON data that :func:`from_plain` reads."""
+    if isinstance(event, dp.NoOpDpEvent):
+        return {"kind": "nothing"}
+    if isinstance(event, dp.NonPrivateDpEvent):
+        return {"kind": "unprotected"}
+    if isinstance(event, dp.GaussianDpEvent):
+        return {"kind": "gaussian", "noise": event.noise_multiplier}
+    if isinstance(event, dp.PoissonSampledDpEvent):
+        inner = to_plain(event.event)
+        return {"kind": "poisson", "rate": event.sampling_probability, "of": inner}
+    if isinstance(event, dp.SampledWithoutReplacementDpEvent):
+        inner = to_plain(event.event)
+        n, m = event.source_dataset_size, event.sample_size
+        return {"kind": "without_replacement", "size": m, "population": n, "of": inner}
+    if isinstance(event, dp.SelfComposedDpEvent):
+        return {"kind": "times", "count": event.count, "of": to_plain(event.event)}
+    if isinstance(event, dp.ComposedDpEvent):
+        return {"kind": "all", "of": [to_plain(part) for part in event.events]}
+    raise ConfigError(f"privacy: {type(event).__name__} cannot be written into a ledger")
+
+
+def from_plain(data: Mapping[str, Any]) -> dp.DpEvent:
+    """Read what :func:`to_plain` returned; raises :class:`ConfigError` for anything else."""
+    try:
+        kind = data["kind"]
+        if kind == "nothing":
+            return NOTHING
+        if kind == "unprotected":
+            return EVERYTHING
+        if kind == "gaussian":
+            return gaussian(float(data["noise"]))
+        if kind == "all":
+            return dp.ComposedDpEvent([from_plain(part) for part in data["of"]])
+        inner = from_plain(data["of"])
+        if kind == "poisson":
+            return dp.PoissonSampledDpEvent(float(data["rate"]), inner)
+        if kind == "without_replacement":
+            return fixed_sample(int(data["size"]), int(data["population"]), inner)
+        if kind == "times":
+            return dp.SelfComposedDpEvent(inner, int(data["count"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"privacy: {data!r} is no event of a ledger: {error}") from error
+    raise ConfigError(f"privacy: '{kind}' is no kind of event that this version knows")

@@ -1,0 +1,45 @@
+"""How often a site's rows are drawn in a phase: one rule for accounts and for kernels.
+
+In DP-SGD every step draws each row with probability q on its own (Poisson sampling; Abadi et
+al. 2016, "Deep learning with differential privacy"), and the gradient is divided by the public
+constant q·n, whatever was drawn. An epoch is ⌈1/q⌉ steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fedalt.alternation.phase import Phase
+from fedalt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RowSample:
+    """A phase's draws from a site's ``rows``: probability ``rate`` in each of ``steps``."""
+
+    rate: float
+    steps: int
+    rows: int
+
+    @property
+    def expected(self) -> float:
+        """The expected number of rows in a step: a public constant."""
+        return self.rate * self.rows
+
+
+def row_sample(phase: Phase, rows: int) -> RowSample:
+    """Return how a phase with record- or user-level privacy draws from so many rows.
+
+    q is the spec's ``sample_rate``, or the batch size over the number of rows, at most 1. Raises
+    :class:`ConfigError` for a phase without a spec, or a site without rows.
+    """
+    spec = phase.privacy
+    if spec is None or rows < 1:
+        raise ConfigError(
+            f"phase '{phase.name}': a sample needs a privacy spec and rows, not {rows}"
+        )
+    rate = spec.sample_rate or min(1.0, phase.batch_size / rows)
+    # 1/q may come out a hair above the whole number that was meant.
+    steps = phase.steps or phase.epochs * math.ceil(1.0 / rate - 1e-9)
+    return RowSample(rate, steps, rows)

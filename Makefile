@@ -52,7 +52,7 @@ types: $(STAMP)
 	rm -rf .check && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .check .
 	cd .check && ../$(BIN)/python -m mypy --config-file ../pyproject.toml -p fedalt
 
-PROTO := proto/fedalt/v1/plan.proto proto/fedalt/v1/report.proto
+PROTO := $(addprefix proto/fedalt/v1/,ledger.proto plan.proto report.proto)
 # The virtual path makes the generated modules importable as fedalt.wire.v1.
 proto: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -I fedalt/wire/v1=proto/fedalt/v1 \

@@ -66,6 +66,26 @@ class Checkpoint:
 
 
 @dataclass
+class Privacy:
+    """The terms on which phases with a privacy spec are accounted for.
+
+    ``delta`` null is N^−1.1 for N units. ``relation`` is the neighbouring relation of every ε.
+    ``budget`` maps a unit (``client``), or a unit and a block (``client/body``), to its largest
+    ε, and ``policy`` says what happens at its end: ``stop``, ``skip-client`` or ``refuse``.
+    ``disjoint`` names an attribute (``modality``, ``task``) of which each person has one value,
+    fixed before any data were seen. With ``allow_unprotected`` a run may also release what no
+    mechanism protects; its ε is then infinite, and the ledger says why.
+    """
+
+    delta: float | None = None
+    relation: str = "add_remove"
+    budget: dict[str, float] = field(default_factory=dict)
+    policy: str = "stop"
+    disjoint: str = ""
+    allow_unprotected: bool = False
+
+
+@dataclass
 class Settings:
     """Everything a run is made from; the keys of every scenario.yaml."""
 
@@ -82,6 +102,7 @@ class Settings:
     evaluate: Evaluate = field(default_factory=Evaluate)
     engine: Engine = field(default_factory=Engine)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    privacy: Privacy = field(default_factory=Privacy)
     tensorboard: bool = False
     profile: bool = False
     progress: bool = True
@@ -96,7 +117,7 @@ class Settings:
 _TOP = tuple(item.name for item in fields(Settings))
 _SHAPES: Mapping[str, type] = {
     **dict.fromkeys(("vars", "task", "phases", "strategy", "variants", "claim"), dict),
-    **dict.fromkeys(("evaluate", "engine", "checkpoint"), dict),
+    **dict.fromkeys(("evaluate", "engine", "checkpoint", "privacy"), dict),
     **dict.fromkeys(("watch", "compare"), list),
 }
 
@@ -269,7 +290,12 @@ def _origin(key: str, overrides: Sequence[str], path: Path) -> str:
 
 def _typed_keys() -> set[str]:
     """Return the keys that every scenario has, whether its YAML names them or not."""
-    typed = {"evaluate": Evaluate, "engine": Engine, "checkpoint": Checkpoint}
+    typed = {
+        "evaluate": Evaluate,
+        "engine": Engine,
+        "checkpoint": Checkpoint,
+        "privacy": Privacy,
+    }
     nested = {f"{key}.{item.name}" for key, kind in typed.items() for item in fields(kind)}
     return {*_TOP, *nested}
 
@@ -277,9 +303,11 @@ def _typed_keys() -> set[str]:
 def _phase_keys(phases: Any) -> set[str]:
     """Return what may be set of a scenario's phases, whether its YAML names it or not."""
     from fedalt.alternation import Phase, Selector
+    from fedalt.alternation.privacy_spec import PrivacySpec
 
     keys = [item.name for item in fields(Phase) if item.name != "name"]
     keys += [f"clients.{item.name}" for item in fields(Selector)]
+    keys += [f"privacy.{item.name}" for item in fields(PrivacySpec)]
     names = phases if isinstance(phases, Mapping) else ()
     return {
         f"phases.{name}.{key}" for name in names for key in (*keys, "view.fraction", "view.slices")

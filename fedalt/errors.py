@@ -56,6 +56,12 @@ class BudgetError(FedaltError):
     exit_code = 7
 
 
+class LedgerError(FedaltError):
+    """A privacy ledger is damaged, or does not say what its run says. Exit code 9."""
+
+    exit_code = 9
+
+
 class CheckpointError(FedaltError):
     """A checkpoint is missing, damaged or belongs to another run. Exit code 8."""
 

@@ -10,15 +10,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from flwr.app import Message
 
+from fedalt.alternation.phase import Phase
+from fedalt.alternation.site import Site
 from fedalt.errors import AdmissionError, WireError
+from fedalt.privacy.sampling import row_sample, rows_shown
+from fedalt.privacy.stages import GRADIENT, leaves
 from fedalt.server.finite import FiniteStacks, all_finite
 from fedalt.wire.records import WEIGHT, Reply, read_reply
+from fedalt.wire.report import Applied
 
+_ROUNDING = 1e-9
 MAX_EXAMPLES = 1e9
 """Declared weights above this are absurd: one client would own the mean."""
 
@@ -31,6 +37,8 @@ class Expected:
     round: int
     phase: str
     arrays: Mapping[str, np.ndarray]
+    protections: Mapping[int, tuple[Applied, ...]] = field(default_factory=dict)
+    """What each site that adds noise itself has to say it did, by site."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,27 @@ def _weighted(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks)
         raise AdmissionError(f"{WEIGHT} is {weight}, the report says {reply.report.num_examples}")
 
 
+def _protected(site: int, reply: Reply, expected: Expected, stacks: FiniteStacks) -> None:
+    asked, told = expected.protections.get(site, ()), reply.report.applied
+    if len(asked) != len(told):
+        raise AdmissionError(
+            f"it says that it protected {len(told)} stages of its work, the phase asks for "
+            f"{len(asked)}; does the site run a version that knows the mechanism?"
+        )
+    for wanted, found in zip(asked, told, strict=True):
+        kept = (
+            found.unit == wanted.unit
+            and found.clip <= wanted.clip * (1 + _ROUNDING)
+            and found.noise_multiplier >= wanted.noise_multiplier * (1 - _ROUNDING)
+            and found.noise_std >= found.noise_multiplier * found.clip * (1 - _ROUNDING)
+            and found.sample_rate <= wanted.sample_rate * (1 + _ROUNDING)
+            and found.steps <= wanted.steps
+        )
+        # Written so that a value that is no number is none that was kept.
+        if not kept:
+            raise AdmissionError(f"it says that it applied {found}, the phase asks for {wanted}")
+
+
 Check = Callable[[int, Reply, Expected, FiniteStacks], None]
 RULES: Mapping[str, Check] = {
     "addressed": _addressed,
@@ -108,7 +137,31 @@ RULES: Mapping[str, Check] = {
     "shaped": _shaped,
     "finite": _finite,
     "weighted": _weighted,
+    "protected": _protected,
 }
+
+
+def protections_of(phase: Phase, site: Site) -> tuple[Applied, ...]:
+    """Return what a site has to say that it applied, stage by stage, with its sample's bounds."""
+    spec = phase.privacy
+    if spec is not None and spec.unit == "client":
+        if spec.trust != "local":
+            return ()
+        clip = math.hypot(*spec.clips.values()) if spec.clips else spec.clip
+        noise = spec.noise / math.sqrt(max(1, len(spec.clips)))
+        return (Applied("client", clip, 0.0, noise, 0.0, 1, ""),)
+    found = []
+    for leaf in leaves(phase):
+        own = leaf.privacy
+        if own is None:
+            continue
+        rate, steps = 0.0, 1
+        if leaf.kernel == GRADIENT:
+            shown = rows_shown(site.size, leaf.view.fraction)
+            sample = row_sample(leaf, shown)
+            rate, steps = sample.rate, sample.steps
+        found.append(Applied(own.unit, own.clip, 0.0, own.noise, rate, steps, ""))
+    return tuple(found)
 
 
 def admit(

@@ -16,12 +16,16 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedalt.alternation import BlockMap, Planner, parse_schedule
+from fedalt.alternation import BlockMap, Phase, Planner, parse_schedule
+from fedalt.alternation.roster import Roster
 from fedalt.alternation.site import Site
 from fedalt.build import TaskCache, build
 from fedalt.errors import CheckpointError, ConfigError, QuorumError, WireError
 from fedalt.hashing import arrays_hash
-from fedalt.privacy.ledger import TouchLedger
+from fedalt.privacy.ledger import Ledger
+from fedalt.privacy.noise import secret_integer
+from fedalt.privacy.stages import any_private
+from fedalt.privacy.touches import TouchLedger
 from fedalt.runs.checkpoint import newest_checkpoint
 from fedalt.runs.events import EventLog, Sink
 from fedalt.runs.files import remove_leftovers
@@ -103,6 +107,10 @@ def _run(
         }
         if loop.engine_facts:
             result["engine"] = loop.engine_facts
+        if loop.reason:
+            result["reason"] = loop.reason
+        if parts.ledger.facts():
+            result["ledger"] = parts.ledger.facts()
         log.emit("end", **result)
         folder.write_result(result)
         folder.set_status("finished", round=now.round)
@@ -118,8 +126,10 @@ def _assemble(
     blocks = BlockMap.of(model, task.blocks)
     schedule = parse_schedule(config["phases"], config["schedule"])
     sites, nodes = describe(grid)
-    planner = Planner(schedule, seeds.at("schedule"), sites, blocks)
-    for phase in schedule.phases():
+    phases = list(schedule.phases())
+    secret = secret_integer() if any_private(phases) else None
+    planner = Planner(schedule, seeds.at("schedule"), sites, blocks, secret=secret)
+    for phase in phases:
         group_by_rule(phase, blocks)
     federation = Federation(
         run_id=folder.name,
@@ -138,7 +148,7 @@ def _assemble(
         sites=planner.sites,
         planner=planner,
         strategies=strategies,
-        ledger=TouchLedger(),
+        ledger=_ledger(config, phases, planner.sites, folder, log),
         folder=folder,
         log=log,
         max_rounds=config["rounds"],
@@ -150,6 +160,27 @@ def _assemble(
         watch=Stopwatch() if config.get("profile") else OFF,
     )
     return parts, Progress(model=model)
+
+
+def _ledger(
+    config: Mapping[str, Any],
+    phases: Sequence[Phase],
+    sites: Roster,
+    folder: RunFolder,
+    log: EventLog,
+) -> Ledger:
+    """Open a run's ledger, and tell what a reader of its ε should know."""
+    if not any_private(phases):
+        return TouchLedger()
+    # Accounting is slow to import, and most runs have nothing to account for.
+    from fedalt.privacy.private_ledger import PrivacyLedger
+    from fedalt.privacy.terms import notes_of, terms_of
+
+    terms = terms_of(config, phases, sites)
+    assert terms is not None
+    for note in notes_of(terms, phases):
+        log.emit("warning", text=note)
+    return PrivacyLedger(terms, sites, folder.path, folder.name)
 
 
 def describe(grid: Grid) -> tuple[Sequence[Site], Mapping[int, int]]:

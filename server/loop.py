@@ -1,8 +1,9 @@
 """The aggregation loop: everything downstream of the plan is derived from it.
 
 A round is: plan → reserve → configure, send, admit, aggregate (each phase) → merge → evaluate
-→ ledger commit → checkpoint. Nothing a round did is visible before its commit; a run killed
-anywhere goes on from the last one and ends on the same weights.
+→ ledger commit → checkpoint. A round that a privacy budget forbids does not begin. Nothing a
+round did is visible before its commit; a run killed anywhere goes on from the last one, and
+without privacy, whose noise is never the same twice, it ends on the same weights.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedalt.alternation import History, Phase, Planner, RoundSchedule, Site
-from fedalt.errors import CheckpointError
+from fedalt.errors import BudgetError, CheckpointError, QuorumError
 from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import Ledger
+from fedalt.privacy.release import Release
 from fedalt.runs.checkpoint import Snapshot
 from fedalt.runs.commit import Committer
 from fedalt.runs.events import EventLog
@@ -26,14 +28,18 @@ from fedalt.runs.folder import RunFolder
 from fedalt.runs.segments import SegmentRef
 from fedalt.server.admission import Admitted, Refused
 from fedalt.server.round import (
+    Dispatch,
     Federation,
     Named,
     PhaseResult,
     aggregate,
+    aggregate_secure,
     check_quorum,
     collect,
     dispatch,
+    is_secure,
     plain_metrics,
+    releases_noise,
 )
 from fedalt.server.stopwatch import OFF, Stopwatch
 from fedalt.server.strategies.book import StrategyBook
@@ -91,6 +97,8 @@ class Loop:
         # Rounds whose metrics are in a commit; later ones are the next commit's to tell.
         self._told = len(progress.history)
         self._engine = copy.deepcopy(self.engine_facts)
+        self.reason = ""
+        """What a run that ended before its time ended by."""
 
     @property
     def progress(self) -> Progress:
@@ -105,22 +113,30 @@ class Loop:
         return export()
 
     def run(self) -> str:
-        """Run to the end; return why it ended: ``schedule`` or ``max_rounds``."""
-        while self._now.round < self._parts.max_rounds:
-            number = self._now.round + 1
-            with self._parts.watch.span("plan"):
-                plan = self._parts.planner.plan(number, self._now.history)
+        """Run to the end; return why it ended: ``schedule``, ``max_rounds`` or ``budget``."""
+        parts = self._parts
+        while self._now.round < parts.max_rounds:
+            number, before = self._now.round + 1, parts.planner.state_dict()
+            with parts.watch.span("plan"):
+                plan = parts.planner.plan(number, self._now.history)
             if plan is None:
                 return "schedule"
+            try:
+                with parts.watch.span("ledger"):
+                    plan = parts.ledger.reserve(plan)
+            except BudgetError as error:
+                # The round has not been: a budget that is raised later lets it be planned again.
+                parts.planner.load_state_dict(before)
+                self.reason = str(error)
+                parts.log.emit("budget", round=number, text=self.reason)
+                return "budget"
             self._round(plan)
         return "max_rounds"
 
     def _round(self, plan: RoundSchedule) -> None:
         parts, start = self._parts, time.perf_counter()
-        sites = {part.phase.name: [s.index for s in part.cohort] for part in plan.parts}
-        parts.log.emit("planned", round=plan.round, sites={k: len(v) for k, v in sites.items()})
-        for part in plan.parts:
-            parts.ledger.reserve(plan.round, part.phase, sites[part.phase.name])
+        counts = {part.phase.name: len(part.cohort) for part in plan.parts}
+        parts.log.emit("planned", round=plan.round, sites=counts)
         results = self._train(plan)
         metrics = self._merge(results)
         self._now.round = plan.round
@@ -128,9 +144,10 @@ class Loop:
             metrics |= self._judge(plan.round)
         with parts.watch.span("evaluation"):
             metrics |= self._evaluate(plan)
+        releases = [Release(result.phase, result.sites, result.applied) for result in results]
+        with parts.watch.span("ledger"):
+            metrics |= parts.ledger.commit(plan.round, releases)
         self._now.history = self._now.history.append(metrics)
-        for result in results:
-            parts.ledger.commit(plan.round, result.phase, result.sites)
         parts.log.emit(
             "round",
             round=plan.round,
@@ -156,34 +173,61 @@ class Loop:
 
     def _train(self, plan: RoundSchedule) -> list[PhaseResult]:
         parts = self._parts
-        waiting = [
-            dispatch(
-                parts.federation,
-                plan.round,
-                part.phase,
-                part.cohort,
-                parts.strategies(part.phase),
-                self._now.model,
-                watch=parts.watch,
-            )
-            for part in plan.parts
-            if part.cohort
-        ]
+        # A secret draw of nobody is told apart from others by no one: noise is released for it.
+        active = [part for part in plan.parts if part.cohort or releases_noise(part.phase)]
+        try:
+            waiting = [
+                dispatch(
+                    parts.federation,
+                    plan.round,
+                    part.phase,
+                    part.cohort,
+                    parts.strategies(part.phase),
+                    self._now.model,
+                    watch=parts.watch,
+                )
+                for part in active
+            ]
+        except BaseException as error:
+            for part in plan.parts:
+                parts.ledger.abort(plan.round, part.phase.name, f"nothing was sent: {error}")
+            raise
         parts.log.emit(
             "dispatched", round=plan.round, messages=sum(len(w.messages) for w in waiting)
         )
-        answers, strangers = collect(parts.federation, waiting, parts.watch)
-        parts.log.emit("collected", round=plan.round, admitted=sum(len(a) for a, _ in answers))
+        return self._results(plan, waiting)
+
+    def _results(self, plan: RoundSchedule, waiting: Sequence[Dispatch]) -> list[PhaseResult]:
+        """Collect what was sent for, and let each phase's strategy aggregate it."""
+        parts = self._parts
+        open_ = [part for part in waiting if not is_secure(part.phase)]
+        answers, strangers = collect(parts.federation, open_, parts.watch)
+        found: dict[str, PhaseResult] = {}
+        admitted = sum(len(some) for some, _ in answers)
+        for part in waiting:
+            if is_secure(part.phase):
+                found[part.phase.name] = self._secure(plan, part)
+                admitted += len(found[part.phase.name].sites)
+        parts.log.emit("collected", round=plan.round, admitted=admitted)
         self._tell(plan.round, "", strangers)
-        for (admitted, refused), part in zip(answers, waiting, strict=True):
+        for (some, refused), part in zip(answers, open_, strict=True):
             self._tell(plan.round, part.phase.name, refused)
-            check_quorum(parts.federation, part, admitted, refused)
-        results = [
-            aggregate(part, admitted, refused, parts.watch)
-            for (admitted, refused), part in zip(answers, waiting, strict=True)
-        ]
+            check_quorum(parts.federation, part, some, refused)
+        for (some, refused), part in zip(answers, open_, strict=True):
+            found[part.phase.name] = aggregate(part, some, refused, parts.watch)
         parts.log.emit("aggregated", round=plan.round)
-        return results
+        return [found[part.phase.name] for part in waiting]
+
+    def _secure(self, plan: RoundSchedule, part: Dispatch) -> PhaseResult:
+        """Aggregate a phase whose updates nobody sees; below its threshold nothing is unmasked."""
+        parts = self._parts
+        try:
+            result = aggregate_secure(parts.federation, part, parts.watch)
+        except QuorumError as error:
+            parts.ledger.abort(plan.round, part.phase.name, str(error))
+            raise
+        self._tell(plan.round, part.phase.name, result.refused)
+        return result
 
     def _tell(self, number: int, phase: str, refused: Sequence[Refused]) -> None:
         for item in refused:
@@ -227,6 +271,7 @@ class Loop:
         if not every or plan.round % every:
             return {}
         strategy = parts.strategies(EVALUATE)
+        parts.ledger.unprotected(plan.round, EVALUATE, parts.sites)
         part = dispatch(
             parts.federation,
             plan.round,
@@ -276,12 +321,13 @@ class Loop:
             "engine": self.engine_facts,
             "events": parts.log.sync(),
         }
-        grown: dict[str, Any] = {"history": {"rounds": list(now.history.rounds[self._told :])}}
-        growth = getattr(parts.ledger, "growth", None)
-        if growth is None:
-            facts["ledger"] = parts.ledger.state_dict()
-        else:
-            grown["ledger"] = growth()
+        grown = {
+            "history": {"rounds": list(now.history.rounds[self._told :])},
+            "ledger": parts.ledger.growth(),
+        }
+        vouched = parts.ledger.facts()
+        if vouched:
+            facts["ledger_file"] = vouched
         snapshot = Snapshot(
             now.round, now.model, now.bank, clients, strategy_arrays, facts, segments
         )
@@ -312,7 +358,7 @@ def resume(parts: Parts, snapshot: Snapshot) -> Progress:
     facts = snapshot.facts
     parts.planner.load_state_dict(facts["planner"])
     parts.strategies.import_states(snapshot.strategies, facts["strategies"])
-    parts.ledger.load_state_dict(facts["ledger"])
+    parts.ledger.load_state_dict(facts["ledger"], facts.get("ledger_file"))
     restore = getattr(parts.federation.grid, "import_states", None)
     if restore is not None:
         restore(snapshot.clients)

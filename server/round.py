@@ -21,8 +21,10 @@ from fedalt.alternation.block import BlockMap
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.site import Site
 from fedalt.errors import AdmissionError, ConfigError, QuorumError
+from fedalt.privacy.noise import NAMES
+from fedalt.privacy.release import Protection
 from fedalt.seeds import Seeds
-from fedalt.server.admission import Admitted, Expected, Refused, admit
+from fedalt.server.admission import Admitted, Expected, Refused, admit, protections_of
 from fedalt.server.cohort import CohortGrid, seeded_sampling
 from fedalt.server.stopwatch import OFF, Stopwatch
 from fedalt.server.strategies.blockwise import Blockwise
@@ -82,6 +84,8 @@ class PhaseResult:
     bytes_up: int = 0
     steps: int = 0
     """Local steps that the admitted clients took, all together."""
+    applied: Protection | None = None
+    """What protected the people behind it, where something did."""
 
 
 def dispatch(
@@ -127,7 +131,8 @@ def _dispatch(
     plan = RoundPlan(federation.run_id, round_number, federation.seed, phase, trained, keeps)
     _complete(messages, plan, {name: model[name] for name in sent})
     wanted = {name: model[name] for name in trained}
-    expected = Expected(federation.run_id, round_number, phase.name, wanted)
+    protections = {} if evaluate else {s.index: protections_of(phase, s) for s in cohort}
+    expected = Expected(federation.run_id, round_number, phase.name, wanted, protections)
     messages.sort(key=lambda message: places[message.metadata.dst_node_id])
     return Dispatch(phase, strategy, messages, expected, places)
 
@@ -272,6 +277,67 @@ def _aggregate(
         bytes_down=bytes_down,
         bytes_up=bytes_up,
         steps=steps,
+        applied=_applied(part, admitted),
+    )
+
+
+def _applied(part: Dispatch, admitted: Sequence[Admitted]) -> Protection | None:
+    """Return what the server did, or what sites that add their noise themselves say they did."""
+    spec = part.phase.privacy
+    if spec is not None and spec.trust == "central":
+        done: Protection | None = getattr(part.strategy, "applied", None)
+        return done
+    stated = [item for reply in admitted for item in reply.reply.report.applied]
+    if not stated:
+        return None
+    # Admission has seen to it that each did what the phase asks, or more.
+    least = min(stated, key=lambda item: item.noise_multiplier)
+    clip = max(item.clip for item in stated)
+    std = min(item.noise_std for item in stated)
+    return Protection(std, clip, clip, least.noise_multiplier, rng=least.rng)
+
+
+def releases_noise(phase: Phase) -> bool:
+    """Say whether a phase releases noise even of a draw that nobody is in."""
+    spec = phase.privacy
+    return spec is not None and spec.unit == "client" and spec.trust == "central"
+
+
+def is_secure(phase: Phase) -> bool:
+    """Say whether a phase's updates are summed without anyone seeing one."""
+    return phase.privacy is not None and phase.privacy.trust == "distributed"
+
+
+def aggregate_secure(federation: Federation, part: Dispatch, watch: Stopwatch = OFF) -> PhaseResult:
+    """Sum a phase's updates by secure aggregation, and let the strategy take the sum.
+
+    Raises :class:`QuorumError` below the phase's threshold: then nothing was unmasked.
+    """
+    from fedalt.server.secure import collect_secure
+
+    done = collect_secure(federation, part, watch)
+    where = f"round {part.expected.round}, phase '{part.phase.name}'"
+    with watch.span("aggregation"):
+        record, metrics = part.strategy.aggregate_sum(  # type: ignore[attr-defined]
+            part.expected.round, done.total, len(done.sites)
+        )
+    spec = part.phase.privacy
+    return PhaseResult(
+        phase=part.phase,
+        arrays={n: _conform(part, where, n, v) for n, v in arrays_of(record).items()},
+        metrics=plain_metrics(metrics, where),
+        sites=done.sites,
+        refused=done.refused,
+        bytes_down=done.bytes_down,
+        bytes_up=done.bytes_up,
+        steps=done.steps,
+        applied=Protection(
+            noise_std=done.noise_std,
+            clip=spec.clip if spec is not None else 0.0,
+            sensitivity=done.sensitivity,
+            noise_multiplier=done.noise_multiplier,
+            rng=NAMES[spec.rng] if spec is not None else "",
+        ),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from fedalt.alternation.phase import View
 from fedalt.alternation.slices import lacking
 from fedalt.errors import DataError
+from fedalt.privacy.sampling import rows_shown
 from fedalt.seeds import Seeds
 
 
@@ -35,8 +35,7 @@ def viewed(rows: np.ndarray, fraction: float, seeds: Seeds) -> np.ndarray:
     """Return a view's rows: ``⌈fraction·n⌉`` of them, drawn without replacement, in order."""
     if fraction >= 1.0:
         return rows
-    # 0.07·100 is 7.000000000000001 in floating point and still means 7 rows.
-    count = max(1, math.ceil(fraction * len(rows) - 1e-9))
+    count = rows_shown(len(rows), fraction)
     return np.sort(seeds.at("view").numpy().choice(rows, count, replace=False))
 
 

@@ -10,7 +10,8 @@ from fedalt.errors import ScheduleError, nearest
 
 TEXTS = ("modality", "task")
 COUNTS = ("epochs", "steps", "batch_size")
-FIELDS = (*TEXTS, *COUNTS, "tag", "view.fraction")
+PROTECTION = ("privacy.noise", "privacy.clip")
+FIELDS = (*TEXTS, *COUNTS, "tag", "view.fraction", *PROTECTION)
 
 
 def check_field(field: str, where: str) -> str:
@@ -45,6 +46,10 @@ def assign(phase: Phase, field: str, value: Scalar) -> Phase:
         return replace(phase, task=str(value))
     if field == "view.fraction":
         return replace(phase, view=replace(phase.view, fraction=float(value)))
+    if field in PROTECTION:
+        if phase.privacy is None:
+            raise ScheduleError(f"phase '{phase.name}' has no privacy whose {name} could be set")
+        return replace(phase, privacy=replace(phase.privacy, **{name: float(value)}))
     count = round(float(value))
     if field == "epochs":
         return replace(phase, epochs=count)
@@ -56,7 +61,7 @@ def assign(phase: Phase, field: str, value: Scalar) -> Phase:
 def narrow(inner: Phase, outer: Phase) -> Phase:
     """Return the inner phase with what it leaves at its default taken from the outer one.
 
-    That is clients, modality, task, view, and hyper-parameters one by one. The branch of the
+    That is clients, modality, task, view, privacy, and hyper-parameters one by one. The branch of the
     outer phase always holds: results that it keeps apart stay apart.
     """
     branches = [name for name in (outer.branch, inner.branch) if name]
@@ -67,5 +72,6 @@ def narrow(inner: Phase, outer: Phase) -> Phase:
         task=inner.task or outer.task,
         view=outer.view if inner.view == View() else inner.view,
         params={**outer.params, **inner.params},
+        privacy=inner.privacy or outer.privacy,
         branch="/".join(branches),
     )

@@ -39,8 +39,10 @@ class Planner:
     """Walks a schedule round by round, and draws the cohorts.
 
     The plan follows from (schedule, seed, sites, history) alone, in any process.
-    Raises :class:`ScheduleError` if a phase names a block that the model has not, or asks for
-    sites that are not there.
+    With a ``secret``, a seed that nobody else knows, Poisson draws of clients that a phase
+    protects come from that instead: such a draw hides who takes part only while it cannot be
+    drawn again. Raises :class:`ScheduleError` if a phase names a block that the model has not,
+    or asks for sites that are not there.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Planner:
         sites: Sequence[Site],
         blocks: BlockMap | None = None,
         max_rounds: int | None = None,
+        secret: int | None = None,
     ) -> None:
+        self._secret = secret
         self._schedule = as_schedule(schedule)
         self._seeds = seed if isinstance(seed, Seeds) else Seeds(seed)
         self._sites = Roster.of(sites)
@@ -96,7 +100,11 @@ class Planner:
         return RoundSchedule(round, parts)
 
     def _cohort(self, phase: Phase, round: int) -> tuple[Site, ...]:
-        rng = self._seeds.at("cohort", round, phase.name).numpy()
+        spec, seeds = phase.privacy, self._seeds
+        hidden = spec is not None and spec.unit == "client" and spec.rng == "os"
+        if self._secret is not None and hidden and phase.clients.mode == "poisson":
+            seeds = Seeds(self._secret)
+        rng = seeds.at("cohort", round, phase.name).numpy()
         try:
             return tuple(phase.clients.draw(self._sites, rng))
         except ScheduleError as error:
@@ -125,7 +133,8 @@ class Planner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where it stands, as plain JSON data."""
-        return {"fingerprint": self._fingerprint, "round": self._round, "state": self._state}
+        data = {"fingerprint": self._fingerprint, "round": self._round, "state": self._state}
+        return data if self._secret is None else {**data, "secret": self._secret}
 
     def load_state_dict(self, data: Mapping[str, Any]) -> None:
         """Go on from where another planner of the same schedule stood.
@@ -139,6 +148,7 @@ class Planner:
                 "resume with the schedule the run was started with, or start a new run"
             )
         self._round, self._state = int(data["round"]), data["state"]
+        self._secret = data.get("secret", self._secret)
 
 
 def fingerprint(schedule: Schedule | Phase) -> str:

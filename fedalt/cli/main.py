@@ -33,7 +33,7 @@ FEDALT_DATA names the folder that holds data sets.
 
 exit codes:
   0 done   1 error   2 configuration   3 data   4 wire   5 admission   6 quorum
-  7 budget   8 checkpoint   130 stopped by the user"""
+  7 budget   8 checkpoint   9 ledger   10 audit   130 stopped by the user"""
 
 STOPPED = 130
 

@@ -43,3 +43,9 @@ def row_sample(phase: Phase, rows: int) -> RowSample:
     # 1/q may come out a hair above the whole number that was meant.
     steps = phase.steps or phase.epochs * math.ceil(1.0 / rate - 1e-9)
     return RowSample(rate, steps, rows)
+
+
+def rows_shown(size: int, fraction: float) -> int:
+    """Return how many of a site's rows a view of this fraction shows: ⌈fraction·n⌉, at least 1."""
+    # 0.07·100 is 7.000000000000001 in floating point and still means 7 rows.
+    return size if fraction >= 1.0 else max(1, math.ceil(fraction * size - 1e-9))

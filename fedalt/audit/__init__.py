@@ -1,0 +1,1 @@
+"""Audits: lower bounds on ε from a twin run with canaries, and membership inference."""

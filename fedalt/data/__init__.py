@@ -2,6 +2,7 @@
 
 from fedalt.data.anomaly import NORMAL, AnomalySet
 from fedalt.data.folder import DataFolder, cache_folder, data_folder, find_file
+from fedalt.data.heart import HOSPITALS, Patients, load_heart
 from fedalt.data.idx import read_idx
 from fedalt.data.images import ImageSet
 from fedalt.data.labels import label_table, plot_labels
@@ -23,12 +24,14 @@ from fedalt.data.synthetic import HEAVY_TAILED, Shape, synthetic_anomalies
 
 __all__ = [
     "HEAVY_TAILED",
+    "HOSPITALS",
     "NORMAL",
     "PARTITIONS",
     "AnomalySet",
     "DataFolder",
     "ImageSet",
     "Parts",
+    "Patients",
     "RoleSet",
     "Shape",
     "cache_folder",
@@ -41,6 +44,7 @@ __all__ = [
     "label_table",
     "load_digits",
     "load_fashion_mnist",
+    "load_heart",
     "load_images",
     "load_mnist",
     "load_nsl_kdd",

@@ -33,10 +33,10 @@ TaskLoader = Callable[[Mapping[str, Any]], Task]
 class SiteApp(ClientApp):
     """A ClientApp with a cohort entry point: one decode a broadcast, kernels built once."""
 
-    def __init__(self, load_task: TaskLoader) -> None:
+    def __init__(self, load_task: TaskLoader, kernels: KernelTable | None = None) -> None:
         super().__init__()
         self._load_task = load_task
-        self._kernels = KernelTable()
+        self._kernels = kernels or KernelTable()
         self._tasks: dict[str, Task] = {}
         self._pool: Pool | None = None
         self.train()(self._run_alone)

@@ -34,11 +34,12 @@ def simulate(
     folder: RunFolder,
     tasks: TaskCache | None = None,
     sinks: Sequence[Sink] = (),
+    client: str = CLIENT,
 ) -> dict[str, Any]:
     """Run a configuration to its end in ``folder`` and return its result.
 
     A folder that holds checkpoints is taken up where it stood. ``tasks`` lets several runs
-    share loaded data.
+    share loaded data; ``client`` names what makes the ClientApp, which an audit's twin changes.
     """
     load_task = tasks or TaskCache()
     task = load_task(config["task"])
@@ -46,7 +47,7 @@ def simulate(
     keep_freed_memory()
     use_threads(int(config["engine"].get("threads", 1)))
     server_app = _load(SERVER)(load_task, tuple(sinks))
-    client_app = _load(CLIENT)(load_task)
+    client_app = _load(client)(load_task)
     limit = int(config["engine"].get("state_limit_mb", 512) * MIB)
     grid = LocalGrid(
         client_app,

@@ -56,7 +56,6 @@ def lower_bounds(
             f"audit: delta={delta:g} must lie in [0, 1) and significance={significance:g} in "
             "(0, 0.5)"
         )
-    # The labels keep seeds of the command line apart from those of the run.
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
     scores, member = read_scores(scores_in, scores_out, generator)
     guesses = guess(scores, member)
@@ -88,9 +87,7 @@ def expected(
     for _ in range(trials):
         member = generator.random(canaries) < 0.5
         scores = generator.standard_normal(canaries) + mu * member
-        found.append(
-            lower_bounds(scores[member], scores[~member], delta, significance, generator)
-        )
+        found.append(lower_bounds(scores[member], scores[~member], delta, significance, generator))
     return LowerBounds(
         one_run=float(np.median([bounds.one_run for bounds in found])),
         f_dp=float(np.median([bounds.f_dp or 0.0 for bounds in found])) if delta else None,

@@ -33,6 +33,8 @@ from fedalt.errors import ConfigError
 from fedalt.seeds import Seeds
 from fedalt.task import Task
 
+MARK = "canary"
+"""The attribute of sites that are canaries."""
 LOUD = 10.0
 """A canary's change in each coordinate, in clips: far beyond what may pass."""
 
@@ -68,7 +70,7 @@ class ClientCanaries(Wrapped):
         self._sites = [
             *task.sites,
             *(
-                Site(self._real + j, f"canary-{j}", largest, task.sites[int(i)].attributes)
+                Site(self._real + j, f"canary-{j}", largest, _marked(task.sites[int(i)]))
                 for j, i in enumerate(like)
             ),
         ]
@@ -145,10 +147,14 @@ class ClientCanaries(Wrapped):
         return found
 
     @property
-    def trained(self) -> int:
-        """How many coordinates the canaries' directions have."""
+    def crowded(self) -> bool:
+        """Whether there are more canaries than numbers in which they could differ."""
         sizes = {n: v.size for seen in self._seen.values() for n, v in seen.changes.items()}
-        return sum(sizes.values())
+        return sum(sizes.values()) < len(self.present)
+
+
+def _marked(site: Site) -> dict[str, str]:
+    return {**site.attributes, MARK: "yes"}
 
 
 def _fits(phase: Phase, sites: Sequence[Site]) -> np.ndarray:

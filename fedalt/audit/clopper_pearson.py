@@ -55,7 +55,8 @@ def bounds_at(
     fpr = upper(len(outside) - cleared, len(outside), half)
     tpr = lower(len(inside) - missed, len(inside), half)
     ratio = np.stack([(tpr - delta) / fpr, (tnr - delta) / fnr])
-    return np.log(np.maximum(ratio, 1.0))
+    bounds: np.ndarray = np.log(np.maximum(ratio, 1.0))
+    return bounds
 
 
 def clopper_pearson_bound(

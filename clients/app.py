@@ -18,6 +18,7 @@ from fedalt.alternation.local import LOCAL_STATE
 from fedalt.build import TaskCache
 from fedalt.clients.kernels import KernelTable
 from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
+from fedalt.clients.protect import protect
 from fedalt.clients.workers import Pool
 from fedalt.errors import ConfigError, FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state
@@ -186,6 +187,7 @@ class SiteApp(ClientApp):
                 f"kernel '{order.phase.kernel}' returned {sorted(work.arrays)}, "
                 f"the round asks for {sorted(order.returns)}"
             )
+        work = protect(order, site, work)
         import_state(context, site.state)
         report = ClientReport(
             run_id=order.run_id,

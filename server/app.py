@@ -141,7 +141,9 @@ def _assemble(
         timeout=config["engine"]["timeout"],
         local=planner.local,
     )
-    strategies = StrategyBook(lambda: build(config["strategy"], "strategy"), blocks, planner.sites)
+    strategies = StrategyBook(
+        lambda: build(config["strategy"], "strategy"), blocks, planner.sites, seeds
+    )
     parts = Parts(
         federation=federation,
         task=task,

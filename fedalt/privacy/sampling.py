@@ -1,16 +1,20 @@
-"""How often a site's rows are drawn in a phase: one rule for accounts and for kernels.
+"""How often rows and clients are drawn in a phase: one rule for accounts and for mechanisms.
 
 In DP-SGD every step draws each row with probability q on its own (Poisson sampling; Abadi et
 al. 2016, "Deep learning with differential privacy"), and the gradient is divided by the public
-constant q·n, whatever was drawn. An epoch is ⌈1/q⌉ steps.
+constant q·n, whatever was drawn. An epoch is ⌈1/q⌉ steps. Likewise a sum over clients is
+divided by the number that a round expects, whoever came.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedalt.alternation.phase import Phase
+from fedalt.alternation.roster import Roster
+from fedalt.alternation.site import Site
 from fedalt.errors import ConfigError
 
 
@@ -49,3 +53,22 @@ def rows_shown(size: int, fraction: float) -> int:
     """Return how many of a site's rows a view of this fraction shows: ⌈fraction·n⌉, at least 1."""
     # 0.07·100 is 7.000000000000001 in floating point and still means 7 rows.
     return size if fraction >= 1.0 else max(1, math.ceil(fraction * size - 1e-9))
+
+
+def expected_clients(phase: Phase, sites: Sequence[Site]) -> float:
+    """Return how many clients a round of a phase expects: a public constant, above 0.
+
+    Of the N sites that fit it is rate·N under Poisson sampling, else the number drawn. Raises
+    :class:`ConfigError` where no site fits.
+    """
+    selector = phase.clients
+    fitting = len(Roster.of(sites).places(selector))
+    if not fitting:
+        raise ConfigError(f"phase '{phase.name}': none of {len(sites)} sites fits its clients")
+    if selector.mode == "poisson":
+        return selector.rate * fitting
+    if selector.mode == "fixed":
+        return float(selector.count)
+    share = selector.rate if selector.mode == "fraction" else 1.0
+    # 0.07·100 is 7.000000000000001 in floating point and still means 7 sites.
+    return float(max(1, math.ceil(share * fitting - 1e-9)))

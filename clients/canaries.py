@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from flwr.app import Context, Message
 
 from fedalt.clients.app import SiteApp, TaskLoader, run_cohort
 from fedalt.clients.kernels import KernelTable
 from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
 from fedalt.seeds import Seeds
+from fedalt.wire.records import read_reply
 
 
 class CanaryKernel:
@@ -57,11 +59,7 @@ class CanaryKernel:
         if sites:
             _task(sites[0]).ordered(order.phase, order.returns)
         for site, found in zip(sites, done, strict=True):
-            work = self._answer(order, site) if found is None else found
-            if isinstance(work, Work):
-                received = {n: order.arrays[n] for n in order.returns if n in order.arrays}
-                _task(site).released(order.phase, site.site, received, work.arrays)
-            yield work
+            yield self._answer(order, site) if found is None else found
 
     def _answer(self, order: Order, site: SiteContext) -> Work:
         task = _task(site)
@@ -90,9 +88,31 @@ class CanaryKernels(KernelTable):
         return self._around[name]
 
 
+class CanaryApp(SiteApp):
+    """The app that tells the task what leaves each site, after all that protects it."""
+
+    def __init__(self, load_task: TaskLoader) -> None:
+        super().__init__(load_task, CanaryKernels())
+
+    def _reply(
+        self,
+        message: Message,
+        context: Context,
+        order: Order,
+        site: SiteContext,
+        work: Work,
+        seconds: float,
+    ) -> Message:
+        reply = super()._reply(message, context, order, site, work, seconds)
+        received = {n: order.arrays[n] for n in order.returns if n in order.arrays}
+        answer = read_reply(reply.content).arrays
+        _task(site).released(order.phase, site.site, received, answer)
+        return reply
+
+
 def create_app(load_task: TaskLoader) -> SiteApp:
     """Make the ClientApp of a twin run, whose task has canaries."""
-    return SiteApp(load_task, CanaryKernels())
+    return CanaryApp(load_task)
 
 
 def _task(site: SiteContext) -> Any:

@@ -37,7 +37,7 @@ from fedalt.task import Task
 CLIENT = "fedalt.clients.canaries:create_app"
 SIGNIFICANCE = 0.05
 CROWDED = (
-    "{canaries} canaries point in more directions than the trained arrays have numbers and meet "
+    "{canaries} directions are many for the numbers that the phases train, so that canaries hide "
     "each other: fewer may show more"
 )
 

@@ -12,7 +12,8 @@ that could reach the canary, along its direction:
     score_j = Σ_phases 1/z² Σ_groups 1/(C_g √d_g) ⟨Σ_t (w_t − w_{t−1})_g, s_j⟩,
 
 which for averages is the log-likelihood ratio of in and out, but for a constant. A server
-optimiser bends it, which weakens the audit and leaves it sound.
+optimiser bends it, which weakens the audit and leaves it sound. Where sites add the noise
+themselves, the reader has every site's answer, and the canary's own change takes the sum's place.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedalt.alternation.block import BlockMap
+from fedalt.alternation.block import Block, BlockMap
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.alternation.site import Site
@@ -35,6 +36,8 @@ from fedalt.task import Task
 
 MARK = "canary"
 """The attribute of sites that are canaries."""
+ROOM = 10
+"""With so many numbers a canary, others add at most a fifth of a clip to its score's spread."""
 LOUD = 10.0
 """A canary's change in each coordinate, in clips: far beyond what may pass."""
 
@@ -50,6 +53,11 @@ class _Seen:
 def protects_clients(phase: Phase) -> bool:
     """Say whether a phase hides a client."""
     return phase.privacy is not None and phase.privacy.unit == "client"
+
+
+def is_local(phase: Phase) -> bool:
+    """Say whether a phase's sites add the noise themselves, each to its own answer."""
+    return protects_clients(phase) and phase.privacy is not None and phase.privacy.trust == "local"
 
 
 class ClientCanaries(Wrapped):
@@ -77,6 +85,7 @@ class ClientCanaries(Wrapped):
         self._last: dict[str, np.ndarray] | None = None
         self._ordered: list[tuple[Phase, tuple[str, ...]]] = []
         self._seen: dict[str, _Seen] = {}
+        self._apart = np.zeros(count)
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -114,6 +123,23 @@ class ClientCanaries(Wrapped):
         if protects_clients(phase):
             self._ordered.append((phase, tuple(trained)))
 
+    def released(self, phase: Phase, site: int, received: Named, answer: Named) -> None:
+        """Look at what a canary's site answers, where that is what noise protects."""
+        if site < self._real or not is_local(phase):
+            return
+        changes = {
+            name: values.astype(np.float64) - received[name]
+            for name, values in answer.items()
+            if name in received and np.issubdtype(values.dtype, np.floating)
+        }
+        weighted = _weighted(_Seen(phase, changes), BlockMap.of(answer, self._blocks_of(answer)))
+        canary = np.asarray([site - self._real])
+        self._apart[canary] += self._directions.products(canary, weighted)
+
+    def _blocks_of(self, arrays: Named) -> list[Block]:
+        """Return the blocks that some of the arrays belong to."""
+        return [b for b in self._task.blocks if any(b.matches(name) for name in arrays)]
+
     def evaluate(self, arrays: Named) -> dict[str, float]:
         """Judge a round's model, and add up how it changed."""
         assert self._last is not None
@@ -140,7 +166,10 @@ class ClientCanaries(Wrapped):
         found = np.zeros(len(canaries))
         for seen, reached in zip(self._seen.values(), met, strict=True):
             places = np.flatnonzero(reached)
+            if is_local(seen.phase):
+                continue
             found[places] += self._directions.products(places, _weighted(seen, blocks))
+        found += self._apart
         for pattern in np.unique(met, axis=1).T:
             group = (met == pattern[:, None]).all(axis=0)
             found[group] -= found[group].mean()
@@ -148,9 +177,9 @@ class ClientCanaries(Wrapped):
 
     @property
     def crowded(self) -> bool:
-        """Whether there are more canaries than numbers in which they could differ."""
+        """Whether so many directions in so few numbers meet each other as loudly as noise."""
         sizes = {n: v.size for seen in self._seen.values() for n, v in seen.changes.items()}
-        return sum(sizes.values()) < len(self.present)
+        return sum(sizes.values()) < ROOM * len(self.present)
 
 
 def _marked(site: Site) -> dict[str, str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True)

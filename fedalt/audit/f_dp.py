@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.special import log_ndtr, ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri  # type: ignore[import-untyped]
 
 from fedalt.audit.guesses import Guesses
 from fedalt.audit.one_run import largest_refuted

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, rankdata
+from scipy.stats import beta, rankdata  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError
 

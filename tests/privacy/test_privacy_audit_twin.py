@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_a_run_holds_its_claim_and_one_with_a_quarter_of_the_noise_does_not(
     assert found.exceeded == broken
     assert found.bounds.canaries == 300 and found.unit == "client"
     assert found.ideal is not None and found.ideal.largest < CLAIM
+
+
+def test_a_mechanism_that_does_not_clip_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Canaries are louder than any clip, so that noise of the right size hides them no more."""
+    from fedalt.privacy.clipping import clip_groups
+
+    def unclipped(update: Any, groups: Any) -> Any:
+        return clip_groups(update, [replace(group, bound=1e9) for group in groups])
+
+    monkeypatch.setattr("fedalt.privacy.central.clip_groups", unclipped)
+    assert run(tmp_path / "twin").exceeded
 
 
 def test_an_outcome_is_a_table_and_plain_data(tmp_path: Path):

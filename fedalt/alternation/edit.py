@@ -61,8 +61,8 @@ def assign(phase: Phase, field: str, value: Scalar) -> Phase:
 def narrow(inner: Phase, outer: Phase) -> Phase:
     """Return the inner phase with what it leaves at its default taken from the outer one.
 
-    That is clients, modality, task, view, privacy, and hyper-parameters one by one. The branch of the
-    outer phase always holds: results that it keeps apart stay apart.
+    That is clients, modality, task, view, privacy, and hyper-parameters one by one. The branch
+    of the outer phase always holds: results that it keeps apart stay apart.
     """
     branches = [name for name in (outer.branch, inner.branch) if name]
     return replace(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import dp_accounting as dp
+from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
+from scipy.stats import binom
 
 from fedalt.errors import ConfigError
 
@@ -25,6 +27,22 @@ def gaussian(noise: float) -> dp.DpEvent:
 def sampled(rate: float, event: dp.DpEvent) -> dp.DpEvent:
     """Return an event of a Poisson sample; a rate of 1 is no sample."""
     return event if rate >= 1.0 else dp.PoissonSampledDpEvent(float(rate), event)
+
+
+def user_sampled(rate: float, contributions: int, noise: float) -> dp.DpEvent:
+    """Return a step that draws rows by Poisson sampling, of users with so many rows at most.
+
+    How many of a user's k rows are drawn is binomial, so that a mixture of Gaussians dominates
+    (Ganesh 2024, "Tight group-level DP guarantees for DP-SGD with sampling via mixture of
+    Gaussians mechanisms"); without a sample all k are there.
+    """
+    if rate >= 1.0:
+        return gaussian(noise / contributions)
+    drawn = range(contributions + 1)
+    chances = binom.pmf(drawn, contributions, rate)
+    return MixtureOfGaussiansDpEvent(
+        float(noise), tuple(map(float, drawn)), tuple(map(float, chances / chances.sum()))
+    )
 
 
 def fixed_sample(size: int, of: int, event: dp.DpEvent) -> dp.DpEvent:
@@ -48,6 +66,13 @@ def to_plain(event: dp.DpEvent) -> dict[str, Any]:
     if isinstance(event, dp.PoissonSampledDpEvent):
         inner = to_plain(event.event)
         return {"kind": "poisson", "rate": event.sampling_probability, "of": inner}
+    if isinstance(event, MixtureOfGaussiansDpEvent):
+        return {
+            "kind": "mixture",
+            "noise": event.standard_deviation,
+            "sensitivities": list(event.sensitivities),
+            "chances": list(event.sampling_probs),
+        }
     if isinstance(event, dp.SampledWithoutReplacementDpEvent):
         inner = to_plain(event.event)
         n, m = event.source_dataset_size, event.sample_size
@@ -69,8 +94,14 @@ def from_plain(data: Mapping[str, Any]) -> dp.DpEvent:
             return EVERYTHING
         if kind == "gaussian":
             return gaussian(float(data["noise"]))
+        if kind == "mixture":
+            return MixtureOfGaussiansDpEvent(
+                float(data["noise"]),
+                tuple(float(value) for value in data["sensitivities"]),
+                tuple(float(value) for value in data["chances"]),
+            )
         if kind == "all":
-            return dp.ComposedDpEvent([from_plain(part) for part in data["of"]])
+            return dp.ComposedDpEvent(tuple(from_plain(part) for part in data["of"]))
         inner = from_plain(data["of"])
         if kind == "poisson":
             return dp.PoissonSampledDpEvent(float(data["rate"]), inner)

@@ -5,14 +5,11 @@ The child process kills itself with SIGKILL at a named place; nothing in it can 
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dying import die_at, resume
 from federations import LeastSquares, federate, settings
 
 from fedalt.config import Engine
@@ -52,54 +49,6 @@ CONFIG: dict[str, Any] = {
     },
 }
 
-CHILD = """
-import json, os, signal, sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from federations import LeastSquares, settings
-from fedalt.runs import files
-from fedalt.runs.folder import RunFolder
-from fedalt.runs.simulate import simulate
-
-config, folder = json.loads(sys.argv[2]), RunFolder(Path(sys.argv[3]))
-place, number = sys.argv[4], int(sys.argv[5])
-task = LeastSquares()
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def hear(event):
-    if event["event"] == place and event.get("round") == number:
-        kill()
-
-state = {"round": 0}
-def follow(event):
-    state["round"] = event.get("round", state["round"])
-
-WRITES = {"in a segment": ".states-", "in the journal": "journal", "during the write": ".round-"}
-if place in WRITES:
-    # The file is cut short when the process dies; of the journal, only what was added.
-    def half(handle):
-        name = Path(f"/proc/self/fd/{handle}").resolve().name
-        if state["round"] == number and name.startswith(WRITES[place]):
-            size = os.fstat(handle).st_size
-            os.ftruncate(handle, size - 9 if place == "in the journal" else size // 2)
-            kill()
-        return original(handle)
-    original, files.os.fsync = files.os.fsync, half
-if place == "client trains":
-    loss = task.loss
-    calls = [0]
-    def counted(model, batch):
-        calls[0] += 1
-        if state["round"] == number and calls[0] % 7 == 0:
-            kill()
-        return loss(model, batch)
-    task.loss = counted
-folder.create(config)
-simulate(config, folder, lambda spec: task, [hear, follow])
-"""
-
 PLACES = [
     "planned",
     "dispatched",
@@ -125,23 +74,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def die(folder: Path, place: str, number: int, **changes: Any) -> None:
-    config = json.dumps(settings(**CONFIG, **changes))
-    here = str(Path(__file__).parents[1])
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, here, config, str(folder), place, str(number)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-
-
-def resume(folder: Path) -> dict[str, Any]:
-    from fedalt.runs.simulate import simulate
-
-    run, task = RunFolder(folder), LeastSquares()
-    return simulate(run.config(), run, lambda spec: task)  # type: ignore[arg-type]
+    die_at(folder, place, number, settings(**CONFIG, **changes))
 
 
 @pytest.mark.parametrize("place", PLACES)

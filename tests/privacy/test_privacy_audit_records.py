@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from federations import settings
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
@@ -14,12 +18,18 @@ from fedalt.alternation.block import Block, BlockMap
 from fedalt.alternation.phase import Phase
 from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.alternation.site import Site
+from fedalt.audit.audit import audit
 from fedalt.audit.bounds import lower_bounds
 from fedalt.audit.f_dp import mu_of
 from fedalt.audit.mislabelled import Mislabelled, can_mislabel
 from fedalt.audit.record_canaries import RecordCanaries
+from fedalt.clients import kernels
+from fedalt.clients.kernels.base import Order, SiteContext, Work
 from fedalt.errors import ConfigError
+from fedalt.privacy.sampling import row_sample
+from fedalt.runs.folder import RunFolder
 from fedalt.seeds import Seeds
+from fedalt.wire.report import Applied
 
 CLIP, ROWS = 0.5, 80
 RECORDS = Phase("train", privacy=PrivacySpec(unit="record", clip=CLIP, noise=1.0), train=("head",))
@@ -139,6 +149,54 @@ def test_noise_of_a_quarter_of_the_claim_is_caught_among_rows_too(share: float):
         scores, present = task.scores(), task.present
         bounds = lower_bounds(scores[present], scores[~present], delta, rng=seed)
         assert (bounds.largest > claim) == (share < 1.0)
+
+
+def written_out(order: Order, site: SiteContext, share: float = 1.0) -> Work:
+    """DP-SGD as a kernel: Poisson samples of rows, and ``share`` of the noise it states."""
+    spec, rng = order.phase.privacy, site.seeds.numpy()
+    assert spec is not None and isinstance(site.task, RecordCanaries)
+    sample = row_sample(order.phase, site.task.sites[site.site].size)
+    arrays = {name: np.array(values) for name, values in order.arrays.items()}
+    for _ in range(sample.steps):
+        drawn = rng.random(sample.rows) < sample.rate
+        found = row_gradients(site.task, arrays, site.site)
+        squares = [np.square(found[n]).reshape(sample.rows, -1).sum(1) for n in order.returns]
+        factor = drawn * np.minimum(1.0, spec.clip / np.maximum(np.sqrt(sum(squares)), 1e-12))
+        for name in order.returns:
+            total = np.tensordot(factor, found[name], 1)
+            total = total + share * spec.noise * spec.clip * rng.standard_normal(total.shape)
+            arrays[name] = (arrays[name] - 0.1 * total / sample.expected).astype(np.float32)
+    did = Applied(
+        "record", spec.clip, spec.noise * spec.clip, spec.noise, sample.rate, sample.steps, "test"
+    )
+    returned = {name: arrays[name] for name in order.returns}
+    return Work(returned, sample.rows, {}, sample.steps, (did,))
+
+
+quieter = partial(written_out, share=0.25)
+
+
+def config() -> dict[str, Any]:
+    """Return four rounds of five steps in which half of a site's rows are drawn: ε about 2."""
+    spec = {"unit": "record", "clip": CLIP, "noise": 5.0, "sample_rate": 0.5, "rng": "seeded"}
+    phase = {"kernel": "gradient", "train": ["head"], "steps": 5, "privacy": spec}
+    made = settings(rounds=4, phases={"train": phase})
+    made["privacy"] |= {"delta": 1e-5}
+    return made
+
+
+@pytest.mark.parametrize("kernel", ["written_out", "quieter"])
+def test_a_twin_with_canaries_among_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+):
+    """The ledger's claim is the schedule's, whatever noise there was; the audit sees the noise."""
+    monkeypatch.setitem(kernels._PLACES, "gradient", f"{__name__}:{kernel}")
+    found = audit(config(), tmp_path / "twin", 800, 2, tasks=lambda spec: Blobs())  # type: ignore[arg-type]
+    assert found.unit == "record" and 1.0 < found.claim < 4.0
+    assert found.exceeded == (kernel == "quieter")
+    assert found.membership.of == "mislabelled records"
+    kept = RunFolder(tmp_path / "twin").config()
+    assert kept["phases"]["train"]["privacy"]["per_sample"] == "functorch"
 
 
 def test_what_no_canary_can_join_is_refused():

@@ -104,6 +104,10 @@ class CanaryApp(SiteApp):
         seconds: float,
     ) -> Message:
         reply = super()._reply(message, context, order, site, work, seconds)
+        spec = order.phase.privacy
+        if spec is not None and spec.trust == "distributed":
+            # Masked: what a reader has is the sum, and that is in the server's model.
+            return reply
         received = {n: order.arrays[n] for n in order.returns if n in order.arrays}
         answer = read_reply(reply.content).arrays
         _task(site).released(order.phase, site.site, received, answer)

@@ -41,6 +41,12 @@ CROWDED = (
     "each other: fewer may show more"
 )
 
+HOW_SURE = (
+    "each bound holds with 95 % confidence on its own; f dp takes the noise to be Gaussian, clopper "
+    "pearson takes canaries of one run to be independent"
+)
+OF_USERS = "a canary is one record of a user: what several of one user's add up to is not tested"
+
 
 @dataclass(frozen=True)
 class AuditOutcome:
@@ -154,7 +160,9 @@ def judge(
     ideal = None
     if math.isfinite(claim):
         ideal = expected(claim, delta, len(scores), seeds.at("ideal").numpy(), SIGNIFICANCE)
-    notes = [*bounds.notes, *([] if library else [MISSING])]
+    notes = [HOW_SURE, *bounds.notes, *([] if library else [MISSING])]
+    if unit == "user":
+        notes.append(OF_USERS)
     if canaries.crowded:
         notes.append(CROWDED.format(canaries=len(scores)))
     return AuditOutcome(unit, claim, delta, bounds, ideal, library, attack, tuple(notes))

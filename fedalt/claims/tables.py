@@ -14,6 +14,7 @@ from fedalt.claims.jobs import Job
 from fedalt.claims.judge import HOLDS, Interval, Judged, interval
 from fedalt.claims.outcome import Outcome
 from fedalt.claims.picture import draw
+from fedalt.claims.tradeoff import draw_tradeoff
 from fedalt.runs.files import write_atomic, write_json
 from fedalt.runs.report import Table, Value
 
@@ -79,7 +80,7 @@ def to_data(outcome: Outcome, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def write_files(outcome: Outcome, data: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write claim.json, measures.csv, statements.csv and claim.png; return their paths."""
+    """Write claim.json, the tables as CSV and the pictures; return their paths."""
     write_json(folder / "claim.json", data)
     measures = (
         (arm, seed, name, value)
@@ -93,8 +94,11 @@ def write_files(outcome: Outcome, data: Mapping[str, Any], folder: Path) -> list
     judged += [("shown", item) for item in data["shown"]]
     rows = ((how, *(item[key] for key in keys)) for how, item in judged)
     _csv(folder / "statements.csv", ("how", *keys), rows)
-    picture = draw(outcome, folder / "claim.png")
-    return [folder / "claim.json", folder / "measures.csv", folder / "statements.csv", picture]
+    pictures = [draw(outcome, folder / "claim.png")]
+    tradeoff = draw_tradeoff(outcome, folder / "tradeoff.png")
+    if tradeoff is not None:
+        pictures.append(tradeoff)
+    return [folder / "claim.json", folder / "measures.csv", folder / "statements.csv", *pictures]
 
 
 def figure(found: Interval) -> str:

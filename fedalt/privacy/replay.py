@@ -84,13 +84,23 @@ class Replay:
         self.terms = terms
 
     def spent(self) -> dict[str, Bound]:
-        """Return the largest ε over sites of each unit, by the bound that is quick."""
+        """Return the largest ε over sites of each unit that some mechanism protects."""
         return {} if self.account is None or self.terms is None else spent(self.account, self.terms)
 
 
 def spent(account: Account, terms: Terms) -> dict[str, Bound]:
-    """Return the largest ε over sites of each unit that some mechanism protects."""
-    return {unit: account.worst(Scope(unit), terms.delta) for unit in account.units()}
+    """Return the largest ε over sites of each unit that some mechanism protects.
+
+    By the bound that is quick, or where that is above a unit's budget by the tight one, which
+    the filter went by.
+    """
+    found = {}
+    for unit in account.units():
+        bound = account.worst(Scope(unit), terms.delta)
+        if bound.epsilon > terms.budget.get(unit, math.inf):
+            bound = account.worst(Scope(unit), terms.delta, tight=True)
+        found[unit] = bound
+    return found
 
 
 def replay(path: Path) -> Iterator[tuple[ledger_pb2.LedgerEntry, Replay]]:

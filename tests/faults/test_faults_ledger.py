@@ -43,6 +43,7 @@ SPENT_TWICE = [
     "during the write",
 ]  # fmt: skip
 SPENT_ONCE = ["committed"]
+ALWAYS = ["dispatched", "in the ledger", "committed"]
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
@@ -55,7 +56,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("place", [*SPENT_TWICE, *SPENT_ONCE])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(place, marks=[] if place in ALWAYS else [pytest.mark.slow])
+        for place in (*SPENT_TWICE, *SPENT_ONCE)
+    ],
+)
 def test_what_was_reserved_before_the_kill_is_spent(
     place: str, tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:

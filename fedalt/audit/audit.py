@@ -42,8 +42,8 @@ CROWDED = (
 )
 
 HOW_SURE = (
-    "each bound holds with 95 % confidence on its own; f dp takes the noise to be Gaussian, clopper "
-    "pearson takes canaries of one run to be independent"
+    "each bound holds with 95 % confidence on its own; f dp takes the noise to be Gaussian, "
+    "clopper pearson takes canaries of one run to be independent"
 )
 OF_USERS = "a canary is one record of a user: what several of one user's add up to is not tested"
 

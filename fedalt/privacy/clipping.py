@@ -32,7 +32,11 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Clipped:
-    """A clipped update in float64, its L2 norm before, and the smallest factor applied."""
+    """A clipped update in float64, its L2 norm before, and the smallest factor applied.
+
+    The norm is infinite, and the factor 0, where numbers are finite but their norm is beyond
+    float64; they are clipped to the bound all the same.
+    """
 
     arrays: dict[str, np.ndarray]
     norm: float
@@ -106,29 +110,31 @@ def clip_groups(update: Mapping[str, np.ndarray], groups: Sequence[Bounded]) -> 
     norms, scales = [], [1.0]
     for group in groups:
         own = {name: np.asarray(update[name], np.float64) for name in group.arrays}
+        bad = [name for name, values in own.items() if not np.isfinite(values).all()]
+        if bad:
+            raise AdmissionError(f"an update cannot be clipped: {', '.join(bad)} is not finite")
         norm = l2_norm(own.values())
-        if not math.isfinite(norm):
-            bad = [name for name, values in own.items() if not np.isfinite(values).all()]
-            raise AdmissionError(
-                f"an update cannot be clipped: {', '.join(bad) or 'its norm'} is not finite"
-            )
         norms.append(norm)
         if norm > group.bound:
-            own = _shrunk(own, group.bound, norm)
+            own = _shrunk(own, group.bound)
             scales.append(group.bound / norm)
         arrays.update(own)
     return Clipped({name: arrays[name] for name in update}, math.hypot(*norms), min(scales))
 
 
-def _shrunk(arrays: dict[str, np.ndarray], bound: float, norm: float) -> dict[str, np.ndarray]:
-    """Scale arrays until their norm, as computed, is within the bound."""
-    while norm > bound:
-        # Divided first: bound/norm may be too small a number to multiply by.
+def _shrunk(arrays: dict[str, np.ndarray], bound: float) -> dict[str, np.ndarray]:
+    """Scale arrays whose norm is above a bound until it is, as computed, within."""
+    # Finite numbers may have a norm beyond float64, their shares of the largest have not.
+    largest = max(float(np.abs(values).max(initial=0.0)) for values in arrays.values())
+    arrays = {name: values / largest for name, values in arrays.items()}
+    norm = l2_norm(arrays.values())
+    while True:
         arrays = {name: values / norm * bound for name, values in arrays.items()}
         norm = l2_norm(arrays.values())
-        # Rounding may have left a hair too much; the next factor takes it off for good.
-        norm = norm * (1.0 + 1e-15) if norm > bound else norm
-    return arrays
+        if norm <= bound:
+            return arrays
+        # Rounding left a hair too much, which a factor just as close to 1 could leave again.
+        norm *= 1.0 + 1e-15
 
 
 def l2_norm(arrays: Iterable[np.ndarray]) -> float:
@@ -138,11 +144,11 @@ def l2_norm(arrays: Iterable[np.ndarray]) -> float:
     """
     flat = [np.asarray(values, np.float64).reshape(-1) for values in arrays]
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        total = math.fsum(float(np.dot(values, values)) for values in flat)
+        total = sum(float(np.dot(values, values)) for values in flat)
     if math.isfinite(total) and total > 1e-200:
         return math.sqrt(total)
     largest = max((float(np.abs(values).max(initial=0.0)) for values in flat), default=0.0)
     if not math.isfinite(largest) or largest == 0.0:
         return largest
     with np.errstate(under="ignore"):
-        return largest * math.sqrt(math.fsum(float(np.square(v / largest).sum()) for v in flat))
+        return largest * math.sqrt(sum(float(np.square(v / largest).sum()) for v in flat))

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fedalt.alternation.local import LOCAL_STATE
 from fedalt.build import TaskCache
+from fedalt.clients import secure
 from fedalt.clients.kernels import KernelTable
 from fedalt.clients.kernels.base import Kernel, Order, SiteContext, Work
 from fedalt.clients.protect import protect
@@ -29,6 +30,8 @@ from fedalt.wire.records import OURS, Instruction, make_reply, read_instruction
 from fedalt.wire.report import ClientReport, encode_site
 
 TaskLoader = Callable[[Mapping[str, Any]], Task]
+KERNEL_TYPES = ("train", "evaluate", secure.MASKED_TYPE)
+"""Types of messages that a kernel answers."""
 
 
 class SiteApp(ClientApp):
@@ -43,6 +46,9 @@ class SiteApp(ClientApp):
         self.train()(self._run_alone)
         self.evaluate()(self._run_alone)
         self.query("describe")(self._describe)
+        self.train(secure.MASK)(self._run_alone)
+        for action, answer in secure.STEPS.items():
+            self.train(action)(answer)
 
     def cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Answer many messages; those that share their content are one cohort of a kernel."""
@@ -50,8 +56,8 @@ class SiteApp(ClientApp):
         # By identity: the messages, which hold the contents, outlive this table.
         shared: dict[int, list[int]] = {}
         for place, message in enumerate(messages):
-            if message.metadata.message_type.startswith(("train", "evaluate")):
-                shared.setdefault(id(message.content), []).append(place)
+            if message.metadata.message_type in KERNEL_TYPES:
+                shared.setdefault(id(secure.broadcast_of(message)), []).append(place)
             else:
                 context = contexts[place]
                 replies[place] = guarded(lambda m=message, c=context: self(m, c), message, context)  # type: ignore[misc]
@@ -188,6 +194,11 @@ class SiteApp(ClientApp):
                 f"the round asks for {sorted(order.returns)}"
             )
         work = protect(order, site, work)
+        if secure.is_masked(message, order):
+            masked = secure.mask_work(message, context, order, site, work)
+            import_state(context, site.state)
+            return masked
+        secure.forget_former(context, order)
         import_state(context, site.state)
         report = ClientReport(
             run_id=order.run_id,

@@ -1,0 +1,1 @@
+"""Secure aggregation: a sum of many sites' updates, of which nobody sees a single one."""

@@ -39,7 +39,7 @@ class Planner:
     """Walks a schedule round by round, and draws the cohorts.
 
     The plan follows from (schedule, seed, sites, history) alone, in any process.
-    With a ``secret``, a seed that nobody else knows, Poisson draws of clients that a phase
+    With a ``secret``, a seed that nobody else knows, Poisson draws of clients that the server
     protects come from that instead: such a draw hides who takes part only while it cannot be
     drawn again. Raises :class:`ScheduleError` if a phase names a block that the model has not,
     or asks for sites that are not there.
@@ -101,7 +101,9 @@ class Planner:
 
     def _cohort(self, phase: Phase, round: int) -> tuple[Site, ...]:
         spec, seeds = phase.privacy, self._seeds
-        hidden = spec is not None and spec.unit == "client" and spec.rng == "os"
+        # Where sites add the noise, whoever takes part is charged in full: nothing is to hide.
+        hiding = ("client", "central", "os")
+        hidden = spec is not None and (spec.unit, spec.trust, spec.rng) == hiding
         if self._secret is not None and hidden and phase.clients.mode == "poisson":
             seeds = Seeds(self._secret)
         rng = seeds.at("cohort", round, phase.name).numpy()

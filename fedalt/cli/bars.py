@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -81,3 +82,35 @@ def bars(enabled: bool, keep: bool = True) -> Iterator[Bars | Lines]:
     )
     with Progress(*columns, console=console(stderr=True), disable=not enabled) as progress:
         yield Bars(progress, keep)
+
+
+PATIENCE = 1.0
+"""Seconds that a computation may take before it says how far it is."""
+
+
+@contextmanager
+def walk_bar(label: str, total: int, enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each of ``total`` steps of a computation.
+
+    In a terminal a bar appears once the steps have taken longer than a moment.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    shown = Progress(*columns, console=console(stderr=True), transient=True)
+    bar, begin = shown.add_task(label, total=total), time.perf_counter()
+    enabled = enabled and sys.stderr.isatty()
+
+    def step() -> None:
+        shown.update(bar, advance=1)
+        if enabled and not shown.live.is_started and time.perf_counter() - begin > PATIENCE:
+            shown.start()
+
+    try:
+        yield step
+    finally:
+        if shown.live.is_started:
+            shown.stop()

@@ -12,6 +12,8 @@ from fedalt.build import TaskCache
 from fedalt.cli.bars import Bars, Lines, bars
 from fedalt.cli.facts import FIGURES, left_to_do
 from fedalt.cli.show import console, print_json, print_table
+from fedalt.cli.spent import spent_lines
+from fedalt.errors import BudgetError
 from fedalt.runs.files import write_json
 from fedalt.runs.folder import RunFolder
 from fedalt.runs.plan import amount
@@ -103,12 +105,26 @@ def show_result(folder: RunFolder, as_json: bool) -> None:
         f"{count} round{'' if count == 1 else 's'} in {result['seconds']} s, "
         f"{amount(result['bytes_up'])} up, {amount(result['bytes_down'])} down"
     )
-    for line in mode_lines(result):
+    for line in (*mode_lines(result), *spent_lines(folder, result)):
         print(line)
     print(f"weights sha256 {result['weights_sha256']}")
     print(f"folder  {folder.path}")
     if folder.report.is_dir():
         print(f"report  {folder.report} ({', '.join(_kinds(folder))})")
+
+
+def exit_code(folder: RunFolder) -> int:
+    """Return 0, or the code of a run or variant that its budget ended; says so on stderr."""
+    compared = folder.config().get("compared", {})
+    places = {"": folder, **{name: folder.variant(name) for name in compared}}
+    code = 0
+    for name, place in places.items():
+        result = place.result() or {}
+        if result.get("ended") == "budget":
+            where = f"variant '{name}': " if name else ""
+            print(f"fedalt: {where}{result['reason']}", file=sys.stderr)
+            code = BudgetError.exit_code
+    return code
 
 
 def _metrics(folder: RunFolder, result: dict[str, Any]) -> Table:

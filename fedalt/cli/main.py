@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from fedalt import __version__
-from fedalt.cli import plan, reproduce, runs, scenarios, simulate
+from fedalt.cli import plan, privacy, reproduce, runs, scenarios, simulate
 from fedalt.cli.parser import Parser
 from fedalt.errors import ConfigError, FedaltError
 
@@ -26,6 +26,7 @@ start here:
   fedalt simulate federated_pca     run it on this machine
   fedalt simulate fedavg_mnist seed=1 task.clients=50
   fedalt reproduce fedavg_mnist     does what it claims hold? over seeds
+  fedalt privacy --help             what a federation costs its people
   fedalt runs list                  what has been run
   fedalt runs resume runs/NAME      go on with a run that was stopped
 
@@ -45,7 +46,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(
         dest="command", metavar="COMMAND", title="commands", parser_class=Parser
     )
-    for module in (simulate, plan, reproduce, scenarios, runs):
+    for module in (simulate, plan, reproduce, privacy, scenarios, runs):
         module.add_to(commands)
     return top
 

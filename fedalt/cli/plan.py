@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from fedalt.cli.files import cannot_write, picture_path
 from fedalt.cli.parser import add_scenario, add_variant, chosen_overrides
-from fedalt.errors import ConfigError, nearest
 from fedalt.scenario import find_scenario
 
 EPILOG = """\
@@ -21,8 +20,6 @@ examples:
 Nothing is trained, and nothing but the picture is written. Conditions on
 metrics, which only a run measures, count as not yet true, so a schedule with
 'until' is shown at its longest."""
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_to(commands: Any) -> None:
@@ -43,12 +40,13 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Preview a scenario's schedule."""
-    picture = _picture(arguments.plot)
+    picture = picture_path(arguments.plot)
     scenario = find_scenario(arguments.scenario)
     config = scenario.config(chosen_overrides(scenario, arguments))
     from fedalt.alternation import text_timeline
     from fedalt.build import TaskCache
     from fedalt.cli.preflight import check_run
+    from fedalt.cli.preflight_privacy import privacy_of
     from fedalt.cli.show import console, print_json, print_notes, print_table
     from fedalt.runs.plan import estimate, preview_of
     from fedalt.runs.streams import MOST_SITES, walk_streams
@@ -64,31 +62,18 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             draw_timeline(preview, picture, config["name"])
         except OSError as error:
-            raise ConfigError(f"--plot {picture}: cannot be written ({error.strerror})") from error
+            raise cannot_write("--plot", picture, error) from error
+    facts, spent = privacy_of(config, preview, not arguments.json)
     if arguments.json:
-        print_json(costs.to_dict() | ({"streams": streams.to_dict()} if streams else {}))
+        extra = {"streams": streams.to_dict()} if streams else {}
+        print_json(costs.to_dict() | extra | facts)
         return 0
     width = min(console().width, 100)
     print(text_timeline(replace(preview, notes=()), width=width, most_sites=12))
     print_notes([f"note: {note}" for note in preview.notes])
-    for table in (*costs.tables(), *(streams.tables() if streams else ())):
+    for table in (*costs.tables(), *(streams.tables() if streams else ()), *spent):
         print()
         print_table(table)
     if picture is not None:
         print(f"\npicture  {picture}")
     return 0
-
-
-def _picture(text: str | None) -> Path | None:
-    """Check where a picture shall go, before anything long begins."""
-    if text is None:
-        return None
-    path = Path(text)
-    if path.suffix.lower() not in PICTURES:
-        hint = nearest(path.suffix, PICTURES) if path.suffix else f" (use {', '.join(PICTURES)})"
-        raise ConfigError(f"--plot {text}: unknown kind of picture '{path.suffix}'{hint}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot {text}: there is no folder '{path.parent}'; make it first")
-    if path.is_dir():
-        raise ConfigError(f"--plot {text}: that is a folder; name a file in it")
-    return path

@@ -18,6 +18,7 @@ from fedalt.alternation.phase import with_inner
 from fedalt.alternation.site import Site
 from fedalt.alternation.slices import lacking
 from fedalt.build import TaskCache, build, locate
+from fedalt.cli.preflight_privacy import check_privacy
 from fedalt.cli.values import check_values
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
 from fedalt.runs.streams import MOST_SITES, walk_streams
@@ -57,6 +58,7 @@ def _check(config: Mapping[str, Any], tasks: TaskCache) -> None:
     _check_slices(planned, task)
     _check_params(schedule, planned)
     _check_least_clients(strategy, planned)
+    check_privacy(config, planned, task, strategy, blocks)
     _check_device(config["engine"]["device"])
     _check_report(config["report"])
 

@@ -89,7 +89,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from fedalt.cli.show import print_json, print_table
     from fedalt.runs.report import Table
 
-    folder = _find(arguments)
+    folder = find_run(arguments)
     config, facts = folder.config(), {**facts_of(folder), "folder": str(folder.path)}
     if facts["state"] == "finished":
         show_result(folder, arguments.json)
@@ -107,10 +107,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     from fedalt.build import TaskCache
-    from fedalt.cli.execute import execute, show_result
+    from fedalt.cli.execute import execute, exit_code, show_result
     from fedalt.cli.facts import left_to_do
 
-    folder = _find(arguments)
+    folder = find_run(arguments)
     config = folder.config()
     if folder.locked():
         process = folder.status().get("pid")
@@ -123,10 +123,11 @@ def _resume(arguments: argparse.Namespace) -> int:
     else:
         print("nothing is left to do: the run is finished", file=sys.stderr)
     show_result(folder, arguments.json)
-    return 0
+    return exit_code(folder)
 
 
-def _find(arguments: argparse.Namespace) -> RunFolder:
+def find_run(arguments: argparse.Namespace) -> RunFolder:
+    """Find the run that an argument names; raises :class:`CheckpointError` if there is none."""
     from fedalt.runs.folder import RunFolder, list_runs
 
     root = Path(arguments.root)

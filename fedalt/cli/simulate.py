@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ settings (all of a scenario's: fedalt scenarios NAME):
   engine.mode=compiled                  how cohorts are computed; default auto
   engine.workers=2 engine.device=cuda   processes that share them; where
   profile=true                          a table of where the time went
+  'phases.NAME.privacy={unit: client, clip: 1, noise: 1}'
+                                        whom a phase protects, and how
+  'privacy.budget={client: 8}'          the largest ε; its end is exit code 7
   out=FOLDER tensorboard=true progress=false
 
 The run writes one folder beneath out=runs, and nothing if it cannot begin.
@@ -64,13 +68,17 @@ def run(arguments: argparse.Namespace) -> int:
     main = overrides_of_variant(scenario, arguments)
     config = with_variants(scenario, arguments.overrides, main)
     from fedalt.build import TaskCache
-    from fedalt.cli.execute import execute, show_result
+    from fedalt.cli.execute import execute, exit_code, show_result
     from fedalt.cli.preflight import check_run
+    from fedalt.cli.preflight_privacy import check_budgets, privacy_notes
     from fedalt.cli.ready import make_ready
     from fedalt.runs.folder import RunFolder, new_name
 
     tasks = TaskCache()
     check_run(config, tasks)
+    check_budgets(config, tasks)
+    for note in privacy_notes(config, tasks):
+        print(f"warning: {note}", file=sys.stderr)
     show = config["progress"] and not arguments.json
     make_ready(config, tasks, show)
     name = new_name(config["name"], config["seed"])
@@ -78,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder.create(config)
     execute(folder, tasks, bar=show)
     show_result(folder, as_json=arguments.json)
-    return 0
+    return exit_code(folder)
 
 
 def with_variants(

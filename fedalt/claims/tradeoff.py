@@ -60,6 +60,8 @@ def draw_tradeoff(outcome: Outcome, path: Path) -> Path | None:
     found = tradeoff(outcome)
     if found is None:
         return None
+    from matplotlib.ticker import FuncFormatter
+
     methods = dict.fromkeys([*found.curves, *map(method_of, found.levels)])
     colours = {method: f"C{i % 10}" for i, method in enumerate(methods)}
     drawn = figure(7.0, 4.5)
@@ -74,6 +76,8 @@ def draw_tradeoff(outcome: Outcome, path: Path) -> Path | None:
         label = f"{arm}, without privacy"
         axes.axhline(value.mean, color=colours[method_of(arm)], linestyle="--", label=label)
     axes.set_xscale("log")
+    for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        which(FuncFormatter(lambda value, _: f"{value:g}"))
     count = len(outcome.seeds)
     how = f"mean and {LEVEL:.0%} t-interval, {count} seeds" if count > 1 else "one seed"
     axes.set(

@@ -1,0 +1,1 @@
+"""FedAvg on handwritten digits with client-level privacy: what the noise costs."""

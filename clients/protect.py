@@ -16,7 +16,7 @@ import numpy as np
 from fedalt.alternation.block import ALL
 from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.clients.kernels.base import Order, SiteContext, Work
-from fedalt.errors import AdmissionError
+from fedalt.errors import AdmissionError, ConfigError
 from fedalt.privacy.clipping import bounded_groups, check_floats, clip_groups
 from fedalt.privacy.gaussian import (
     gaussian_noise,
@@ -45,8 +45,14 @@ def protect(order: Order, site: SiteContext, work: Work) -> Work:
 
 
 def _noised(order: Order, site: SiteContext, work: Work, spec: PrivacySpec) -> Work:
-    received = {name: order.arrays[name] for name in order.returns}
     where = f"phase '{order.phase.name}'"
+    missing = [name for name in order.returns if name not in order.arrays]
+    if missing:
+        raise ConfigError(
+            f"{where} trains {', '.join(missing)} but does not send them: an update is what was "
+            "trained less what was received; leave the phase's send empty, or name those blocks"
+        )
+    received = {name: order.arrays[name] for name in order.returns}
     check_floats(received, where)
     members = {
         block.name: [name for name in received if block.matches(name)] for block in site.task.blocks

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedalt.alternation.privacy_spec import PrivacySpec
-from fedalt.errors import ConfigError
+from fedalt.errors import AdmissionError, ConfigError
 from fedalt.privacy.adaptive import next_clip, share_within, update_multiplier
 from fedalt.privacy.banded import correlated
 from fedalt.privacy.clipping import Bounded, clip_groups
@@ -54,25 +54,28 @@ class ClippedSum:
     total: dict[str, np.ndarray] = field(init=False)
     replies: int = 0
     within: int = 0
+    _update: dict[str, np.ndarray] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.total = {name: np.zeros(np.shape(v)) for name, v in self.current.items()}
+        # One for all clients: fresh memory for each would cost more than the arithmetic.
+        self._update = {name: np.empty(np.shape(v)) for name, v in self.current.items()}
 
     def add(self, arrays: Mapping[str, np.ndarray], examples: float) -> None:
         """Add a client's reply to the sum; an update beyond float64 counts as none."""
         self.replies += 1
         with np.errstate(over="ignore", invalid="ignore"):
-            update = {
-                name: np.asarray(arrays[name], np.float64) - old
-                for name, old in self.current.items()
-            }
-        if not all(np.isfinite(values).all() for values in update.values()):
+            for name, old in self.current.items():
+                np.subtract(arrays[name], old, out=self._update[name], dtype=np.float64)
+        try:
+            clipped = clip_groups(self._update, self.groups)
+        except AdmissionError:
+            # One client must not stop a round; nothing of it enters the sum.
             return
-        clipped = clip_groups(update, self.groups)
         self.within += clipped.scale == 1.0
         weight = contribution_weight(self.spec, examples)
         for name, values in clipped.arrays.items():
-            self.total[name] += weight * values
+            self.total[name] += values if weight == 1.0 else weight * values
 
 
 @dataclass(frozen=True)

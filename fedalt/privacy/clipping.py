@@ -20,6 +20,9 @@ from fedalt.alternation.block import ALL
 from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.errors import AdmissionError, ConfigError
 
+_SMALLEST, _LARGEST = 1e-100, 1e100
+"""Norms between which a bound over a norm is as exact as any other number."""
+
 
 @dataclass(frozen=True)
 class Bounded:
@@ -110,31 +113,35 @@ def clip_groups(update: Mapping[str, np.ndarray], groups: Sequence[Bounded]) -> 
     norms, scales = [], [1.0]
     for group in groups:
         own = {name: np.asarray(update[name], np.float64) for name in group.arrays}
-        bad = [name for name, values in own.items() if not np.isfinite(values).all()]
-        if bad:
-            raise AdmissionError(f"an update cannot be clipped: {', '.join(bad)} is not finite")
         norm = l2_norm(own.values())
+        if not math.isfinite(norm):
+            bad = [name for name, values in own.items() if not np.isfinite(values).all()]
+            if bad:
+                raise AdmissionError(f"an update cannot be clipped: {', '.join(bad)} is not finite")
         norms.append(norm)
         if norm > group.bound:
-            own = _shrunk(own, group.bound)
+            own = _shrunk(own, group.bound, norm)
             scales.append(group.bound / norm)
         arrays.update(own)
     return Clipped({name: arrays[name] for name in update}, math.hypot(*norms), min(scales))
 
 
-def _shrunk(arrays: dict[str, np.ndarray], bound: float) -> dict[str, np.ndarray]:
+def _shrunk(arrays: dict[str, np.ndarray], bound: float, norm: float) -> dict[str, np.ndarray]:
     """Scale arrays whose norm is above a bound until it is, as computed, within."""
-    # Finite numbers may have a norm beyond float64, their shares of the largest have not.
-    largest = max(float(np.abs(values).max(initial=0.0)) for values in arrays.values())
-    arrays = {name: values / largest for name, values in arrays.items()}
-    norm = l2_norm(arrays.values())
-    while True:
-        arrays = {name: values / norm * bound for name, values in arrays.items()}
+    if not _SMALLEST < norm < _LARGEST:
+        # Numbers may be finite and their norm not; that of their shares of the largest is.
+        largest = max(float(np.abs(values).max(initial=0.0)) for values in arrays.values())
+        arrays = {name: values / largest for name, values in arrays.items()}
         norm = l2_norm(arrays.values())
-        if norm <= bound:
-            return arrays
-        # Rounding left a hair too much, which a factor just as close to 1 could leave again.
-        norm *= 1.0 + 1e-15
+    # A hair less than C/‖Δ‖, as its rounding could leave too much.
+    factor = bound / norm * (1.0 - 1e-15)
+    arrays = {name: np.asarray(values * factor) for name, values in arrays.items()}
+    norm = l2_norm(arrays.values())
+    while norm > bound:
+        for values in arrays.values():
+            values *= bound / norm * (1.0 - 1e-15)
+        norm = l2_norm(arrays.values())
+    return arrays
 
 
 def l2_norm(arrays: Iterable[np.ndarray]) -> float:

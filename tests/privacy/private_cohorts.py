@@ -43,8 +43,8 @@ STRATEGIES: dict[str, Any] = {
 def model(seed: int = 0, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Named:
     """Arrays of two blocks, ``enc`` and ``head``, in float64."""
     rng = np.random.default_rng(seed)
-    shapes = shapes or {"enc.w": (4, 3), "enc.b": (4,), "head.w": (2, 4)}
-    return {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    shapes = shapes or {"enc.w": (4, 3), "enc.b": (4,), "head.w": (2, 4), "head.s": ()}
+    return {name: np.array(rng.standard_normal(shape)) for name, shape in shapes.items()}
 
 
 def blocks_of(arrays: Named) -> BlockMap:
@@ -67,9 +67,11 @@ def reply(
 def moved(arrays: Named, by: float, seed: int) -> Named:
     """Arrays moved in a random direction by an L2 distance."""
     rng = np.random.default_rng(seed)
-    step = {name: rng.standard_normal(values.shape) for name, values in arrays.items()}
+    step = {name: np.asarray(rng.standard_normal(values.shape)) for name, values in arrays.items()}
     length = norm(step)
-    return {name: values + step[name] * (by / length) for name, values in arrays.items()}
+    return {
+        name: np.asarray(values + step[name] * (by / length)) for name, values in arrays.items()
+    }
 
 
 def norm(arrays: Mapping[str, np.ndarray]) -> float:

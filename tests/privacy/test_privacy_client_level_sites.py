@@ -131,6 +131,14 @@ def test_arrays_keep_their_type_and_whole_numbers_are_refused() -> None:
         protected(local(), counts, counts)
 
 
+def test_what_was_not_received_has_no_update() -> None:
+    old = received()
+    order = Order("run", 2, local(), {"enc.w": old["enc.w"]}, tuple(old))
+    site = SiteContext(Blocks(), 3, {}, Seeds(5))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"trains head\.w but does not send them"):
+        protect(order, site, Work(old, 37, {}))
+
+
 SPECS: dict[str, dict[str, Any]] = {
     "record": {"unit": "record"},
     "user": {"unit": "user", "contributions": 3},

@@ -23,6 +23,7 @@ from fedalt.clients.protect import protect
 from fedalt.clients.workers import Pool
 from fedalt.errors import ConfigError, FedaltError, WireError
 from fedalt.grids.state import export_state, guarded, import_state
+from fedalt.secagg.messages import MASK
 from fedalt.seeds import Seeds
 from fedalt.task import Task
 from fedalt.wire.messages import reply_with
@@ -46,7 +47,7 @@ class SiteApp(ClientApp):
         self.train()(self._run_alone)
         self.evaluate()(self._run_alone)
         self.query("describe")(self._describe)
-        self.train(secure.MASK)(self._run_alone)
+        self.train(MASK)(self._run_alone)
         for action, answer in secure.STEPS.items():
             self.train(action)(answer)
 

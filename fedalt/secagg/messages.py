@@ -147,7 +147,7 @@ def from_record(kind: type[Some], record: object) -> Some:
         raise WireError(f"the message holds no record '{SECAGG}' with {kind.__name__}")
     values: dict[str, Any] = {}
     for item in fields(kind):  # type: ignore[arg-type]
-        value = record.get(item.name)
+        value: Any = record.get(item.name)
         text = str(item.type)
         if text.startswith("tuple") and isinstance(value, list):
             value = tuple(value)

@@ -24,10 +24,11 @@ def meaning(unit: str, bound: Bound, delta: float) -> str:
     if math.isinf(bound.epsilon):
         return f"ε of a {unit} is infinite: {NOBODY}"
     sure = 1.0 / (1.0 + math.exp(-bound.epsilon))
-    # Rounded upwards: 100 % stands for certainty alone.
-    percent = min(math.ceil(1000 * sure) / 10, 99.9 if sure < 0.999 else 100.0)
+    # Rounded upwards; 100 % would read as certainty, and says nothing about how near it is.
+    percent = math.ceil(1000 * sure) / 10
+    most = f"at most {percent:g} %" if percent < 100 else "perhaps more than 99.9 %"
     return (
         f"ε of a {unit} is {bound.epsilon:.4g}: whoever sees everything that is released, and "
-        f"held it for even whether {OF[unit]} took part, is at most {percent:g} % sure "
+        f"held it for even whether {OF[unit]} took part, is {most} sure "
         f"afterwards (but for a probability of {delta:.2g})"
     )

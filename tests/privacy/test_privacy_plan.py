@@ -28,11 +28,13 @@ from fedalt.alternation import (
 from fedalt.alternation.roster import Roster
 from fedalt.errors import BudgetError
 from fedalt.privacy.account import Scope
+from fedalt.privacy.accounting import Bound
 from fedalt.privacy.alternatives import Alternative, alternatives
 from fedalt.privacy.entries import Terms
 from fedalt.privacy.forecast import Forecast, forecast, noises, plain
 from fedalt.privacy.release import Release
 from fedalt.privacy.summary import by_site, spendings, touches
+from fedalt.privacy.words import meaning
 
 THOUSAND = roster(1000, groups=4)
 TWENTY = roster(20, groups=4)
@@ -229,3 +231,16 @@ def test_noises_of_inner_phases_are_named() -> None:
     assert noises([outer, client_phase("top", noise=3.0)]) == {
         "outer/rows": 1.5, "outer/more": 2.0, "top": 3.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        (0.0, "at most 50 % sure"),
+        (1.0, "at most 73.2 % sure"),
+        (8.0, "perhaps more than 99.9 % sure"),
+        (math.inf, "infinite"),
+    ],
+)
+def test_an_epsilon_is_said_in_words(epsilon: float, text: str) -> None:
+    assert text in meaning("client", Bound(epsilon, "pld"), DELTA)

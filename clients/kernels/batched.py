@@ -17,13 +17,16 @@ from fedalt.alternation.local import LOCAL_STATE
 from fedalt.clients.kernels import optim
 from fedalt.clients.kernels.base import Order, Work
 from fedalt.clients.kernels.client import Client
+from fedalt.clients.kernels.dpsgd import Mechanism, account_of, begin_mechanism, tells_metrics
 from fedalt.clients.kernels.held import as_received, hyper_tensors, initial_loss, load, pure_step
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.pooled import Layout, lay_out, pools_of
 from fedalt.clients.kernels.program import Program, trace_batched
-from fedalt.clients.kernels.pure import PureStep, Tensors, weights_of
+from fedalt.clients.kernels.pure import PureStep, Tensors, ones_of, weights_of
 from fedalt.clients.kernels.records import Records
+from fedalt.clients.kernels.stacked_noise import StackedNoise
 from fedalt.clients.kernels.stages import Stage, epochs
+from fedalt.errors import FedaltError
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class _Desk:
 
 @dataclass(frozen=True)
 class _Example:
-    """A step with tensors such as it is called with; ``rows`` of ``data`` make a batch."""
+    """A step with tensors such as it is called with; ``rows`` of ``data`` make a batch.
+
+    ``after`` are what follows the rows' weights in a private step's batch.
+    """
 
     step: PureStep
     carry: Tensors
@@ -49,6 +55,7 @@ class _Example:
     per_client: tuple[bool, ...]
     data: Tensors
     rows: int
+    after: Tensors = ()
 
     def key(self) -> tuple[object, ...]:
         """Return what a program depends on."""
@@ -64,7 +71,12 @@ class _Example:
         )
         weights = torch.ones(clients, self.rows, device=device)
         program = trace_batched(
-            self.step, self.carry, self.fixed, (*parts, weights), self.per_client, compiled
+            self.step,
+            self.carry,
+            self.fixed,
+            (*parts, weights, *self.after),
+            self.per_client,
+            compiled,
         )
         return _Desk(program, parts)
 
@@ -138,14 +150,20 @@ class _Batch:
         }
         self._received = dict(self._arrays)
         self._records = Records(clients)
+        self._applied: list[list[Mechanism]] = [[] for _ in clients]
         self._pending: list[dict[str, np.ndarray]] = [{} for _ in clients]
         self._pools = pools_of(clients)
-        self._initial = [initial_loss(model, order, client) for client in clients]
+        self._open = tells_metrics(clients[0].stages)
+        self._initial = [
+            initial_loss(model, order, client) if self._open else {} for client in clients
+        ]
 
     def run(self) -> list[Work | Exception]:
         """Run all stages; return each client's work or its error."""
         for position in range(len(self._clients[0].stages)):
             self._run_stage([client.stages[position] for client in self._clients])
+        if self._open and self._records.unmeasured():
+            raise FedaltError("a client drew no row, and has to be measured apart")
         arrays, kept = self._results(self._order.returns), self._results(self._order.keeps)
         found: list[Work | Exception] = []
         for place, client in enumerate(self._clients):
@@ -154,13 +172,16 @@ class _Batch:
                 found.append(error)
                 continue
             own = {f"{LOCAL_STATE}{name}": np.array(s[place]) for name, s in kept.items()}
-            client.keep(self._pending[place] | own)
+            done = self._applied[place]
+            client.keep(self._pending[place] | own | account_of(client.site, done))
+            measured = {**self._records.means(place), **self._initial[place]} if self._open else {}
             found.append(
                 Work(
                     {name: stack[place] for name, stack in arrays.items()},
                     len(client.rows),
-                    {**self._records.means(place), **self._initial[place]},
+                    measured,
                     int(self._records.steps[place]),
+                    tuple(mechanism.applied for mechanism in done),
                 )
             )
         return found
@@ -176,25 +197,58 @@ class _Batch:
             *(n in self._stacked for n in step.frozen),
             *[True] * len(received),
         ]
-        drawn = [list(epochs(stage)) for stage in stages]
-        size = stages[0].phase.batch_size
-        rows = rows_for(min(size, max(len(e) for client in drawn for e in client)), size)
-        layout = lay_out(drawn, self._width, size, rows)
-        example = _Example(step, carry, fixed, tuple(per_client), self._clients[0].data, rows)
+        noise = self._noise(step, stages)
+        layout = noise.layout if noise is not None else self._layout(stages)
+        example = _Example(
+            step,
+            carry,
+            fixed,
+            tuple(per_client),
+            self._clients[0].data,
+            layout.rows.shape[2],
+            () if noise is None else noise.zeros(),
+        )
         desk = self._desks.get(example)
-        carry, table = self._steps(desk, carry, fixed, layout)
+        carry, table = self._steps(desk, carry, fixed, layout, noise)
         self._arrays.update(zip(step.trained, carry, strict=False))
         real = len(self._clients)
-        self._records.add(desk.program.metrics, table[:, :real], layout.counts[:, :real])
+        measured = table[:, :real], layout.counts[:, :real]
+        if noise is None:
+            self._records.add(desk.program.metrics, *measured)
+        else:
+            self._records.add_private(desk.program.metrics, *measured, noise.steps)
         self._records.check(carry[: len(step.trained)])
         self._keep(step, stages, carry)
 
+    def _layout(self, stages: Sequence[Stage]) -> Layout:
+        drawn = [list(epochs(stage)) for stage in stages]
+        size = stages[0].phase.batch_size
+        rows = rows_for(min(size, max(len(e) for client in drawn for e in client)), size)
+        return lay_out(drawn, self._width, size, rows)
+
+    def _noise(self, step: PureStep, stages: Sequence[Stage]) -> StackedNoise | None:
+        """Begin each client's mechanism, where the stage is private."""
+        begun = [begin_mechanism(s, c.site) for s, c in zip(stages, self._clients, strict=True)]
+        mechanisms = [mechanism for mechanism in begun if mechanism is not None]
+        if not mechanisms:
+            return None
+        for done, mechanism in zip(self._applied, mechanisms, strict=True):
+            done.append(mechanism)
+        params = [self._arrays[name] for name in step.trained]
+        return StackedNoise(mechanisms, self._width, params)
+
     def _steps(
-        self, desk: _Desk, carry: Tensors, fixed: Tensors, layout: Layout
+        self,
+        desk: _Desk,
+        carry: Tensors,
+        fixed: Tensors,
+        layout: Layout,
+        noise: StackedNoise | None,
     ) -> tuple[Tensors, np.ndarray]:
         """Take all steps; return the carry, and what was measured (S, K, M)."""
         device, first = desk.parts[0].device, len(carry)
-        weights = weights_of(layout.counts, desk.rows).to(device)
+        of = weights_of if noise is None else ones_of
+        weights = of(layout.counts, desk.rows).to(device)
         # Rows numbered as each part has them: the same array where all parts begin alike.
         found = {p.starts.tobytes(): layout.of(p.starts) for p in self._pools}
         chosen = {key: torch.from_numpy(rows).to(device) for key, rows in found.items()}
@@ -206,7 +260,8 @@ class _Batch:
                 for part, (rows, chosen_rows) in zip(desk.parts, sources, strict=True):
                     into = part.view(-1, *part.shape[2:])
                     torch.index_select(rows, 0, chosen_rows[:, number].reshape(-1), out=into)
-                out = desk.program.call(*carry, *fixed, *desk.parts, weights[number])
+                after = () if noise is None else noise.of_step(number)
+                out = desk.program.call(*carry, *fixed, *desk.parts, weights[number], *after)
                 carry = tuple(out[:first])
                 measured.append(out[first])
         return carry, torch.stack(measured).cpu().numpy()

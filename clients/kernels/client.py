@@ -10,7 +10,7 @@ import numpy as np
 from fedalt.clients.kernels.base import Order, SiteContext
 from fedalt.clients.kernels.evaluate import Batch, checked, mean_loss
 from fedalt.clients.kernels.model import Place, ReusedModel
-from fedalt.clients.kernels.stages import Plan, Stage, unfold
+from fedalt.clients.kernels.stages import Plan, Stage, spec_of, unfold
 from fedalt.clients.kernels.streamed import Streamed, batch_of, read_stream
 from fedalt.clients.kernels.views import seen
 from fedalt.errors import ConfigError, DataError, FedaltError, nearest
@@ -54,7 +54,13 @@ def check_order(model: ReusedModel, order: Order, site: SiteContext) -> tuple[Pl
                 "which the model has not"
             )
     model.check_ties(order.trained, where)
-    return unfold(order, model.blocks)
+    plans = unfold(order, model.blocks)
+    if any(spec_of(plan.phase) for plan in plans):
+        from fedalt.clients.kernels.private_rules import check_private
+
+        for plan in plans:
+            check_private(model, order, site, plan)
+    return plans
 
 
 def prepare(model: ReusedModel, order: Order, site: SiteContext, plans: Sequence[Plan]) -> Client:

@@ -17,7 +17,7 @@ from fedalt.clients.kernels.base import Order
 from fedalt.clients.kernels.client import Client, received_loss
 from fedalt.clients.kernels.model import ReusedModel
 from fedalt.clients.kernels.pure import PureStep, hypers_of
-from fedalt.clients.kernels.stages import Stage
+from fedalt.clients.kernels.stages import Stage, spec_of
 
 Named = dict[str, torch.Tensor]
 
@@ -67,7 +67,8 @@ def pure_step(model: ReusedModel, stage: Stage, weighted: bool) -> PureStep:
     trained = tuple(model.choose(stage.arrays))
     buffers = () if weighted else tuple(name for name in model.distinct if model.is_buffer(name))
     rest = (name for name in model.distinct if name not in {*trained, *buffers})
-    return PureStep(model, stage.settings, trained, buffers, tuple(rest), weighted)
+    private = spec_of(stage.phase) is not None
+    return PureStep(model, stage.settings, trained, buffers, tuple(rest), weighted, private)
 
 
 def hyper_tensors(step: PureStep, like: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -82,3 +82,24 @@ def lay_out(drawn: Sequence[Sequence[np.ndarray]], width: int, size: int, rows: 
             begin += -(-len(epoch) // size) * rows
             target[full:begin] = epoch[(len(epoch) - 1) // size * size]
     return Layout(table.reshape(width, steps, rows), np.ascontiguousarray(counts.T))
+
+
+def lay_out_samples(drawn: Sequence[Sequence[np.ndarray]], width: int, rows: int) -> Layout:
+    """Lay out clients' Poisson samples, one a step, in batches with room for ``rows``.
+
+    A sample may be empty: then it counts no row, as do steps after a client's last.
+    """
+    steps = max(map(len, drawn))
+    table = np.zeros((width, steps, rows), dtype=np.int64)
+    counts = np.zeros((width, steps), dtype=np.int64)
+    for place, samples in enumerate(drawn):
+        for step, sample in enumerate(samples):
+            table[place, step, : len(sample)] = sample
+            counts[place, step] = len(sample)
+    return Layout(table, np.ascontiguousarray(counts.T))
+
+
+def room_for(largest: int, expected: float) -> int:
+    """Return for how many rows samples are laid out: few different numbers, few programs."""
+    step = max(4, round(expected) // 4)
+    return max(1, -(-largest // step)) * step

@@ -10,6 +10,8 @@ the loss, so that the product that makes a gradient can add onto the weight at o
 batch of rows may be weighted, so that clients of different sizes take the same steps together:
 
     ℓ̂(w) = Σᵢ aᵢ · ℓ(w; xᵢ),   aᵢ = 1/n for the n rows that count, 0 for those that fill up
+
+A private step (``dpsgd.py``) clips each row's gradient, and is handed its noise with the batch.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class PureStep:
     ``carry`` is: trained parameters, then each optimiser slot for each of them, then buffers.
     ``fixed`` is: hyper-parameters, frozen arrays, and the received values of the trained ones
     where a proximal term needs them. With ``weighted``, a batch ends in its rows' weights and
-    buffers must not change.
+    buffers must not change. With ``private`` as well, weights are 1 or 0, and after them come
+    the step's noise (D,) over the trained parameters, C and 1/(q·n) as (2,), and whether the step
+    is taken at all.
     """
 
     model: ReusedModel
@@ -69,11 +73,12 @@ class PureStep:
     buffers: tuple[str, ...]
     frozen: tuple[str, ...]
     weighted: bool
+    private: bool = False
 
     def key(self) -> tuple[object, ...]:
         """Return all of it that a program depends on; hyper-parameters that may ramp do not."""
         rule = replace(self.settings.optimizer, lr=0.0, weight_decay=0.0)
-        return (id(self.model), rule, *self._names(), self.weighted)
+        return (id(self.model), rule, *self._names(), self.weighted, self.private)
 
     def _names(self) -> tuple[tuple[str, ...], ...]:
         return self.hypers, self.trained, self.buffers, self.frozen
@@ -111,6 +116,13 @@ class PureStep:
         params, state, buffers = self._unpack(carry)
         hyper, frozen, received = self._unpack_fixed(fixed)
         rule = self.settings.optimizer
+        if self.private:
+            grads, loss, metrics = self._released(params, frozen, batch)
+            grads = self._transform(grads, params, received, hyper)
+            new, slots = optim_pure.updated(rule, hyper, params, grads, state)
+            active = batch[-1] > 0
+            kept = {slot: _where(active, slots[slot], old) for slot, old in state.items()}
+            return self._pack(_where(active, new, params), kept, buffers), loss, metrics
         folded = rule.name == "sgd" and not rule.slots and set(hyper) == {"lr"}
         judged = _judged(self.model)
 
@@ -136,6 +148,40 @@ class PureStep:
             new = _where(active, new, params)
             state = {s: _where(active, state[s], old) for s, old in self._unpack(carry)[1].items()}
         return self._pack(new, state, changed), loss, metrics
+
+    def _released(
+        self, params: dict[str, torch.Tensor], frozen: Mapping[str, torch.Tensor], batch: Batch
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the noised mean of clipped gradients, and the loss and metrics of the rows."""
+        *parts, weights, noise, public, _ = batch
+        judged = _judged(self.model)
+
+        def of_row(own: dict[str, torch.Tensor], *row: torch.Tensor) -> Any:
+            lent = {f"model.{n}": t for n, t in {**frozen, **own}.items()}
+            loss, metrics = functional_call(
+                judged, lent, (tuple(part.unsqueeze(0) for part in row),)
+            )
+            return loss, metrics
+
+        rows = vmap(grad_and_value(of_row, has_aux=True), (None, *[0] * len(parts)))
+        grads, (losses, metrics) = rows(params, *parts)
+        total = torch.stack([g.flatten(1).square().sum(1) for g in grads.values()]).sum(0)
+        norms = total.sqrt()
+        # Rows that fill up a batch, and such as are not finite, are left out.
+        counts = norms.isfinite() & (weights > 0)
+        scale = torch.where(counts, public[0] / norms.clamp(min=public[0]), 0.0)
+        found, begin = {}, 0
+        for name, g in grads.items():
+            flat = torch.where(counts.unsqueeze(1), g.flatten(1), 0.0)
+            end = begin + flat.shape[1]
+            summed = (scale.unsqueeze(1) * flat).sum(0) + noise[begin:end]
+            found[name], begin = (summed * public[1]).view(params[name].shape), end
+        share = weights / weights.sum().clamp(min=1)
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            return torch.where(weights > 0, values.detach() * share, 0.0).sum()
+
+        return found, mean(losses), {name: mean(values) for name, values in metrics.items()}
 
     def _loss(
         self, judged: torch.nn.Module, lent: dict[str, torch.Tensor], batch: Batch
@@ -212,3 +258,8 @@ def weights_of(counts: Sequence[int] | Any, size: int) -> torch.Tensor:
     count = torch.as_tensor(counts).unsqueeze(-1)
     inside = torch.arange(size) < count
     return inside / count.clamp(min=1)
+
+
+def ones_of(counts: Sequence[int] | Any, size: int) -> torch.Tensor:
+    """Return 1 for each row of such batches that counts, else 0: (..., size)."""
+    return (torch.arange(size) < torch.as_tensor(counts).unsqueeze(-1)).to(torch.float32)

@@ -49,6 +49,22 @@ class Records:
         self._rows += counts.sum(0)
         self.steps += taken.sum(0)
 
+    def add_private(
+        self, names: Sequence[str], table: np.ndarray, counts: np.ndarray, steps: Sequence[int]
+    ) -> None:
+        """Take in a private stage: no row's loss is an error, and steps may be without rows."""
+        fine = np.isfinite(table).all(-1)
+        rows = np.where(fine, counts, 0)
+        totals = np.einsum("skm,sk->mk", np.where(fine[..., None], table, 0.0), rows, dtype=float)
+        for name, total in zip(names, totals, strict=True):
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._rows += rows.sum(0)
+        self.steps += np.asarray(steps)
+
+    def unmeasured(self) -> bool:
+        """Say whether some client trained on no row at all."""
+        return bool((self._rows == 0).any())
+
     def _find_losses(self, losses: np.ndarray, taken: np.ndarray) -> None:
         broken = taken & ~np.isfinite(losses)
         for place in np.flatnonzero(broken.any(0)):

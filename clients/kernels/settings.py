@@ -66,3 +66,12 @@ class LocalSettings:
             )
         except ConfigError as error:
             raise ConfigError(f"phase '{phase.name}': {error}") from error
+
+
+def check_methods(settings: LocalSettings, where: str) -> None:
+    """Raise :class:`ConfigError` for methods against forgetting in a private phase."""
+    if settings.methods is not None:
+        raise ConfigError(
+            f"{where}: params ask for {', '.join(settings.methods.names)}, which read rows that "
+            "no clip bounds; train without methods against forgetting, or without privacy"
+        )

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedalt.alternation.block import BlockMap
 from fedalt.alternation.phase import Phase, View
+from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.clients.kernels.base import Order
 from fedalt.clients.kernels.settings import LocalSettings
 from fedalt.clients.kernels.views import only, seen
@@ -36,6 +37,12 @@ class Stage:
     seeds: Seeds
     scope: str
     turns: tuple[np.ndarray, ...] = ()
+
+
+def spec_of(phase: Phase) -> PrivacySpec | None:
+    """Return the spec by which a stage trains with DP-SGD; None where it does not."""
+    spec = phase.privacy
+    return spec if spec is not None and spec.unit in ("record", "user") else None
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,8 @@ class Plan:
             seeds = seeds.at(*labels)
             rows = seen(rows, view, seeds, sliced or {})
         phase = self.phase
-        if share is not None and not phase.steps:
+        # A private stage's steps follow from public numbers alone, never from a site's rows.
+        if share is not None and not phase.steps and spec_of(phase) is None:
             counted = max(1, round(share * len(rows)))
             phase = replace(phase, steps=phase.epochs * -(-counted // phase.batch_size))
         turns = [only(rows, (name,), sliced or {}) for name in self.slices]
@@ -85,7 +93,8 @@ def unfold(order: Order, blocks: BlockMap) -> tuple[Plan, ...]:
     """Return the stages of an order's phase.
 
     An inner phase sees a view of the outer's rows, draws from the seeds at
-    ``("inner", position, name)`` and takes the outer's params where it sets none itself.
+    ``("inner", position, name)`` and takes the outer's params where it sets none itself, and
+    its privacy.
     Raises :class:`ConfigError` for params that do not fit and :class:`ScheduleError` for blocks.
     """
     return tuple(_unfold(order.phase, order, blocks, (), order.phase.name))
@@ -124,8 +133,9 @@ def _unfold(
                 f"inner phase '{inner.name}': the rows of a stream's experience have no slices"
             )
         place: tuple[Label, ...] = ("inner", position, inner.name)
+        own = replace(inner, privacy=inner.privacy or phase.privacy)
         yield from _unfold(
-            inner.with_params(**{**phase.params, **inner.params}),
+            own.with_params(**{**phase.params, **inner.params}),
             order,
             blocks,
             (*views, (place, inner.view)),

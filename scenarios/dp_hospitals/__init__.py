@@ -1,0 +1,1 @@
+"""Four hospitals learn together to tell heart disease, each patient's record protected."""

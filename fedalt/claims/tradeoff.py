@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedalt.claims.judge import LEVEL, Interval, interval
 from fedalt.claims.outcome import Outcome
@@ -70,7 +71,12 @@ def draw_tradeoff(outcome: Outcome, path: Path) -> Path | None:
         epsilons = [epsilon for epsilon, _ in points]
         means = [value.mean for _, value in points]
         halves = [value.half or 0.0 for _, value in points]
-        style = {"color": colours[method], "capsize": 4, "markersize": 5, "label": method}
+        style: dict[str, Any] = {
+            "color": colours[method],
+            "capsize": 4,
+            "markersize": 5,
+            "label": method,
+        }
         axes.errorbar(epsilons, means, halves, fmt="o-", **style)
     for arm, value in found.levels.items():
         label = f"{arm}, without privacy"

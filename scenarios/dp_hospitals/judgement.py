@@ -30,7 +30,7 @@ def judge(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, floa
 
 def area(score: np.ndarray, ill: np.ndarray) -> float:
     """Return the area under the ROC curve; there are patients of both kinds."""
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
     return float(roc_auc_score(ill, score))
 

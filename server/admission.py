@@ -39,6 +39,8 @@ class Expected:
     arrays: Mapping[str, np.ndarray]
     protections: Mapping[int, tuple[Applied, ...]] = field(default_factory=dict)
     """What each site that adds noise itself has to say it did, by site."""
+    bounded: bool = False
+    """Whether the sum of the replies is clipped and noised here."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ def admit(
 
     ``replies`` pairs a site index with its message. Of two replies by one site the first
     counts and the other is refused; so is one that names its metrics unlike most. If all
-    admitted weights are zero, all are refused, since no mean exists.
+    admitted weights are zero, all are refused, since no mean exists. Of a phase that bounds what
+    one client can do (``expected.bounded``) these two rules are left out: by them one reply would
+    decide whether others count.
     """
     ordered = sorted(replies, key=lambda pair: pair[0])
     read = [(site, message, _read(site, message)) for site, message in ordered]
@@ -189,6 +193,8 @@ def admit(
                 admitted[site] = Admitted(site, message, reply)
             else:
                 refused.append(verdict)
+    if expected.bounded:
+        return list(admitted.values()), refused
     refused += _inconsistent(admitted)
     if admitted and not any(a.reply.metrics[WEIGHT] > 0 for a in admitted.values()):
         refused += [

@@ -132,7 +132,14 @@ def _dispatch(
     _complete(messages, plan, {name: model[name] for name in sent})
     wanted = {name: model[name] for name in trained}
     protections = {} if evaluate else {s.index: protections_of(phase, s) for s in cohort}
-    expected = Expected(federation.run_id, round_number, phase.name, wanted, protections)
+    expected = Expected(
+        federation.run_id,
+        round_number,
+        phase.name,
+        wanted,
+        protections,
+        bounded=not evaluate and releases_noise(phase),
+    )
     messages.sort(key=lambda message: places[message.metadata.dst_node_id])
     return Dispatch(phase, strategy, messages, expected, places)
 

@@ -49,7 +49,9 @@ def assign(phase: Phase, field: str, value: Scalar) -> Phase:
     if field in PROTECTION:
         if phase.privacy is None:
             raise ScheduleError(f"phase '{phase.name}' has no privacy whose {name} could be set")
-        return replace(phase, privacy=replace(phase.privacy, **{name: float(value)}))
+        noise = float(value) if name == "noise" else phase.privacy.noise
+        clip = float(value) if name == "clip" else phase.privacy.clip
+        return replace(phase, privacy=replace(phase.privacy, noise=noise, clip=clip))
     count = round(float(value))
     if field == "epochs":
         return replace(phase, epochs=count)

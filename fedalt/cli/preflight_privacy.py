@@ -41,12 +41,13 @@ def check_privacy(
     if not any_private(phases):
         _check_alone(config)
         return
-    from fedalt.privacy.terms import check_protected, check_relation, terms_of
+    from fedalt.privacy.terms import check_commits, check_protected, check_relation, terms_of
 
     terms = terms_of(config, phases, planned.sites)
     assert terms is not None
     check_protected(config, phases, blocks.members)
     check_relation(terms, phases)
+    check_commits(config, phases)
     for phase in phases:
         for leaf in leaves(phase):
             if leaf.privacy is not None:

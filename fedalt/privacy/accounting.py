@@ -107,6 +107,17 @@ class Accountant:
             )
         return min(sound, key=lambda bound: bound.epsilon)
 
+    def coarse(self, history: History, delta: float) -> Bound:
+        """Return a bound that is sound and, over many rounds, up to a few per cent above tight.
+
+        It takes a tenth of the time of :meth:`tight`.
+        """
+        if _simple(history) is not None or self._joint(history) is not None:
+            return self.tight(history, delta)
+        composed = self._composed(history, INTERVALS[0])
+        found = None if composed is None else Bound(_clamped(composed.get_epsilon(delta)), "pld")
+        return found or self.tight(history, delta)
+
     def curve(self, history: History, deltas: Sequence[float]) -> list[Bound]:
         """Return the tight bound at each δ, from one composition."""
         if _simple(history) is not None or self._joint(history) is not None:

@@ -29,6 +29,7 @@ from fedalt.alternation.phase import Phase
 from fedalt.alternation.privacy_spec import UNITS, PrivacySpec
 from fedalt.alternation.roster import Roster
 from fedalt.alternation.site import Site
+from fedalt.errors import ConfigError
 from fedalt.privacy.events import (
     EVERYTHING,
     fixed_sample,
@@ -111,6 +112,12 @@ def _of_clients(
     relation: str,
     noise: float | None,
 ) -> Charge:
+    if spec.mechanism == "banded" and phase.clients.mode == "poisson":
+        raise ConfigError(
+            f"phase '{phase.name}': noise over bands hides clients that take turns of known "
+            "length, and a Poisson draw may take one again at once; let a cycle of phases with "
+            "clients.where, or clients of mode 'all', say whose turn it is"
+        )
     alone, selector = spec.noise if noise is None else noise, phase.clients
     joint = alone
     if spec.clips and noise is None:

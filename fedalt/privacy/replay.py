@@ -91,16 +91,10 @@ class Replay:
 def spent(account: Account, terms: Terms) -> dict[str, Bound]:
     """Return the largest ε over sites of each unit that some mechanism protects.
 
-    By the bound that is quick, or where that is above a unit's budget by the tight one, which
-    the filter went by.
+    By the bound that is quick: near the end of a budget it may be above the tight one, which
+    the filter goes by.
     """
-    found = {}
-    for unit in account.units():
-        bound = account.worst(Scope(unit), terms.delta)
-        if bound.epsilon > terms.budget.get(unit, math.inf):
-            bound = account.worst(Scope(unit), terms.delta, tight=True)
-        found[unit] = bound
-    return found
+    return {unit: account.worst(Scope(unit), terms.delta) for unit in account.units()}
 
 
 def replay(path: Path) -> Iterator[tuple[ledger_pb2.LedgerEntry, Replay]]:

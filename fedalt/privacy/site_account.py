@@ -9,12 +9,14 @@ was in several runs' rounds as its state does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import dp_accounting as dp
 import numpy as np
 
 from fedalt.errors import ConfigError
-from fedalt.privacy.events import gaussian, sampled, user_sampled
+
+if TYPE_CHECKING:
+    import dp_accounting as dp
 
 KEY = "privacy/events"
 """Where the account lies in a site's state."""
@@ -36,6 +38,9 @@ def add(account: np.ndarray | None, entries: Sequence[tuple[float, float, int, i
 
 def history(account: np.ndarray | None) -> dict[dp.DpEvent, int]:
     """Return an account as events and how often each happened; no account is an empty one."""
+    # Slow to import, and a site that trains without privacy needs none of it.
+    from fedalt.privacy.events import gaussian, sampled, user_sampled
+
     found: dict[dp.DpEvent, int] = {}
     for rate, noise, contributions, steps in _rows(account):
         event = sampled(rate, gaussian(noise))

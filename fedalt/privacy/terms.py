@@ -121,6 +121,21 @@ def check_protected(
         )
 
 
+def check_commits(config: Mapping[str, Any], phases: Sequence[Phase]) -> None:
+    """Raise :class:`ConfigError` where correlated noise and rounds done again would not agree.
+
+    A round that is done again gets other noise over the same past, and whoever saw the first
+    could tell the two apart: so each round is committed before the next.
+    """
+    every = config["checkpoint"]["every"]
+    for phase in private_phases(phases):
+        if phase.privacy is not None and phase.privacy.mechanism == "banded" and every > 1:
+            raise ConfigError(
+                f"phase '{phase.name}': noise over bands needs checkpoint.every=1, not {every}: "
+                "rounds that a resumed run does again would release other noise over the same past"
+            )
+
+
 def check_relation(terms: Terms, phases: Sequence[Phase]) -> None:
     """Raise :class:`ConfigError` for samples that no account under the relation covers."""
     for phase in private_phases(phases):

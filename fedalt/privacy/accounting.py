@@ -21,8 +21,8 @@ from typing import Any
 
 import dp_accounting as dp
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import log_ndtr
+from scipy.optimize import brentq  # type: ignore[import-untyped]
+from scipy.special import log_ndtr  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError, nearest
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import dp_accounting as dp
 from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
-from scipy.stats import binom
+from scipy.stats import binom  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError
 

@@ -53,11 +53,23 @@ def profile_table(folder: RunFolder) -> Table | None:
 
 
 def mode_lines(result: Mapping[str, Any]) -> list[str]:
-    """Return a line for each phase whose mode the engine chose."""
+    """Return a line for each choice that the engine made: modes, and ways to rows' gradients."""
     lines = []
     for phases in result.get("engine", {}).values():
         for phase, choice in phases.items():
-            times = ", ".join(f"{mode} {ms:g}" for mode, ms in choice["milliseconds"].items())
-            why = f"ms a client: {times}" if len(choice["milliseconds"]) > 1 else choice["note"]
-            lines.append(f"mode    {phase}: {choice['mode']} ({why})")
+            if "mode" in choice:
+                why = _times("ms a client", choice["milliseconds"]) or choice["note"]
+                lines.append(f"mode    {phase}: {choice['mode']} ({why})")
+                continue
+            # The kernel keeps its choices for private stages together.
+            for stage, way in choice.items():
+                why = _times("ms a batch", way["milliseconds"]) or "told"
+                lines.append(f"rows    {stage}: gradients of single rows by {way['way']} ({why})")
     return lines
+
+
+def _times(unit: str, milliseconds: Mapping[str, float]) -> str:
+    """Return what each way took, where there was more than one to choose from."""
+    if len(milliseconds) < 2:
+        return ""
+    return f"{unit}: " + ", ".join(f"{name} {ms:g}" for name, ms in milliseconds.items())

@@ -11,6 +11,7 @@ import pytest
 from dying import die_at, resume
 from federations import LeastSquares, federate, settings
 
+from fedalt.privacy.account import Scope
 from fedalt.privacy.accounting import Accountant
 from fedalt.privacy.events import gaussian, sampled
 from fedalt.privacy.private_ledger import check_holds
@@ -95,7 +96,11 @@ def test_a_budget_ends_a_run_with_the_model_it_has(tmp_path: Path) -> None:
     result, snapshot = federate(LeastSquares(), tmp_path / "run", **config)
     assert result["ended"] == "budget" and "above its budget of 5" in result["reason"]
     assert 1 < result["round"] == snapshot.round < 50
-    assert result["metrics"]["privacy/client"] <= 5.0
+    ledger = list(replay(tmp_path / "run" / "ledger.jsonl"))[-1][1]
+    assert ledger.account is not None
+    spent = ledger.account.worst(Scope("client"), DELTA, tight=True).epsilon
+    one_more = {sampled(RATE, gaussian(NOISE)): result["round"] + 1}
+    assert spent <= 5.0 < Accountant().tight(one_more, DELTA).epsilon
     again = resume(tmp_path / "run")
     assert (again["ended"], again["round"]) == ("budget", result["round"])
     assert again["weights_sha256"] == result["weights_sha256"]

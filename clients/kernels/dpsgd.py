@@ -140,14 +140,15 @@ def at_most(
 
 
 def _users_of(site: SiteContext, rows: np.ndarray) -> np.ndarray:
-    users = np.asarray(site.task.site_users(site.site))  # type: ignore[attr-defined]
+    users: np.ndarray = np.asarray(site.task.site_users(site.site))  # type: ignore[attr-defined]
     if users.ndim != 1 or len(users) <= rows.max():
         name = site.task.sites[site.site].name
         raise DataError(
             f"site '{name}': site_users returned an array of shape {users.shape}, but must name "
             "the user of each of its rows"
         )
-    return users[rows]
+    mine: np.ndarray = users[rows]
+    return mine
 
 
 def released(
@@ -156,7 +157,7 @@ def released(
     """Return g̃ for each parameter, in its type; ``sums`` None stands for a step without rows."""
     kind = torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
     noise = mechanism.noise(sum(p.numel() for p in params), kind).to(params[0].device)
-    parts = noise.split([p.numel() for p in params])
+    parts = torch.split(noise, [p.numel() for p in params])
     noisy = [part.view(p.shape) for part, p in zip(parts, params, strict=True)]
     if sums is not None:
         torch._foreach_add_(noisy, list(sums))

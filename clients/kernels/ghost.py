@@ -75,7 +75,8 @@ class _Tape:
         calls, self.calls = self.calls, []
         if not calls or not loss.requires_grad:
             return []
-        found = torch.autograd.grad(loss, [call.edge for call in calls], allow_unused=True)
+        edges = [call.edge for call in calls]
+        found: Any = torch.autograd.grad(loss, edges, allow_unused=True)
         used = []
         for call, backprop in zip(calls, found, strict=True):
             if backprop is None:
@@ -155,9 +156,9 @@ def _sums(
     for key, grads in held.items():
         sums[place[key]] = weighted_sum(grads, scale)
     for call in ghosts:
-        for param, total in _weighted(call, scale):
-            if id(param) in place:
-                sums[place[id(param)]] = total
+        for weight, total in _weighted(call, scale):
+            if id(weight) in place:
+                sums[place[id(weight)]] = total
     return [
         torch.zeros_like(p, dtype=wide(p.dtype)) if total is None else total
         for p, total in zip(params, sums, strict=True)
@@ -226,7 +227,7 @@ def _samples(call: _Call) -> dict[nn.Parameter, torch.Tensor]:
     return {param: grads for param, grads in found.items() if param.requires_grad}
 
 
-def _weighted(call: _Call, scale: torch.Tensor) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+def _weighted(call: _Call, scale: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield Σᵢ cᵢ gᵢ for the parameters of a linear or embedding layer."""
     layer, backprop = call.layer, call.backprop
     assert backprop is not None

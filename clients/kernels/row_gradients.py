@@ -58,7 +58,7 @@ def wide(kind: torch.dtype) -> torch.dtype:
 
 def factors(norms: torch.Tensor, bound: float) -> torch.Tensor:
     """Return min(1, C/‖gᵢ‖) for norms (n,); 0 for a norm that is not finite."""
-    scale = bound / norms.clamp(min=bound)
+    scale: torch.Tensor = bound / norms.clamp(min=bound)
     return torch.where(norms.isfinite(), scale, torch.zeros_like(scale))
 
 
@@ -67,13 +67,14 @@ def weighted_sum(rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     flat = rows.reshape(len(rows), -1)
     if not bool((scale > 0).all()):
         flat = torch.where((scale > 0).unsqueeze(1), flat, torch.zeros_like(flat))
-    return (scale.to(flat.dtype) @ flat).view(rows.shape[1:])
+    return torch.mv(flat.T, scale.to(flat.dtype)).view(rows.shape[1:])
 
 
 def norms_of(grads: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the norms (n,) over all parameters of gradients (n, ...)."""
     each = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in grads]
-    return torch.linalg.vector_norm(torch.stack(each), dim=0)
+    norms: torch.Tensor = torch.linalg.vector_norm(torch.stack(each), dim=0)
+    return norms
 
 
 def sum_held(grads: Sequence[torch.Tensor], bound: float) -> list[torch.Tensor]:
@@ -247,16 +248,18 @@ def _hooks(model: ReusedModel, params: Sequence[torch.nn.Parameter]) -> Iterator
         return ClippedSum(loss.item(), metrics, sum_held([read(p, batch) for p in params], bound))
 
     def read(param: Any, batch: Batch) -> torch.Tensor:
-        found, param.grad_sample, param._forward_counter = param.grad_sample, None, 0
+        found: Any = param.grad_sample
+        param.grad_sample, param._forward_counter = None, 0
         rows = len(batch[0])
         if found is None:
-            return param.new_zeros((rows, *param.shape))
+            found = param.new_zeros((rows, *param.shape))
         if not torch.is_tensor(found) or len(found) != rows:
             raise UnfitError("a layer's first dimension is not that of the batch's rows")
         if id(param) in padding:
             # Opacus forgets that the entry for padding does not learn.
             found[:, padding[id(param)]] = 0
-        return found
+        grads: torch.Tensor = found
+        return grads
 
     try:
         yield in_parts(clipped, params)

@@ -3,7 +3,7 @@
 Before a stage first trains, some of its rows are taken alone, one by one, and each way is held
 against their clipped gradients: a way that differs is never used. The remaining ones are timed on
 a batch of the expected size, and what was found is recorded with the run, so that a resumed run
-takes it over. Both happen on the model as received; nothing is released.
+takes it over. Both happen on the model as received; no reason given tells of a row's values.
 
 A loss that is no mean over rows, or a layer that changes a buffer as rows pass, would let one row
 move what others contribute, beyond any clip: both are refused. That is seen on a few rows, and is
@@ -166,10 +166,11 @@ def _check_rows(model: ReusedModel, batch: Batch, client: Client) -> None:
         alone = [float(model.task.loss(model.module, row)[0]) for row in rows]
     mean = sum(alone) / len(alone)
     if abs(whole - mean) > AGREEMENT[model.precision] * (1e-3 + max(map(abs, alone))):
+        # Without the numbers, which are the rows' own.
         raise ConfigError(
-            f"{client.where}: the loss of {len(rows)} rows is {whole:.6g}, but {mean:.6g} as the "
-            "mean of each alone: its rows depend on each other, so that no clip bounds what one "
-            "changes; write the task's loss as a mean over rows on their own"
+            f"{client.where}: the loss of {len(rows)} rows is not the mean of each alone: its rows "
+            "depend on each other, so that no clip bounds what one changes; write the task's loss "
+            "as a mean over rows on their own"
         )
     _train_layers(model.module)
 
@@ -205,7 +206,7 @@ def _fault(
     size = sum(float(w.double().square().sum()) for w in wanted)
     if apart**0.5 <= AGREEMENT[model.precision] * max(size**0.5, 1e-6 * bound):
         return ""
-    return f"it is {apart**0.5:.1e} from rows taken alone, of a length of {size**0.5:.1e}"
+    return "its sum is not that of rows taken alone"
 
 
 def _timed(

@@ -15,6 +15,9 @@ leading eigenvectors and eigenvalues:
 
 `scaled` and `projector` have rank k, so a wire made for them needs d·k numbers; here they
 travel as (d, d) like `exact`, so that all three share one array and one rule.
+
+A phase with record-level privacy sends moments and covariance with noise instead
+(``private_statistics.py``).
 """
 
 from __future__ import annotations
@@ -26,13 +29,27 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from fedalt.alternation.phase import Phase
 from fedalt.anomaly import SiteRows, anomaly_scores, standardise
 from fedalt.clients.kernels.base import Order, SiteContext, Work
+from fedalt.clients.kernels.private_statistics import (
+    bounded_rows,
+    checked_by,
+    generator,
+    hides_nobody,
+    noisy_covariance,
+    noisy_mean,
+    protected,
+    record_spec,
+    row_bound,
+)
 from fedalt.errors import ConfigError, DataError, nearest
 from fedalt.manifold import check_subspace_size, residual, top_eigenspace
 from fedalt.sketch import SCORE_BINS
 
 SUMMARIES = ("exact", "scaled", "projector")
+STDS = ("own", "received")
+"""Whose standard deviations the moments go with: the site's, or those it was sent."""
 
 
 class RowsTask(Protocol):
@@ -51,13 +68,44 @@ class Spread:
     rows: int
 
 
+def keeps_std(phase: Phase) -> bool:
+    """Say whether moments go with the deviations received; raises :class:`ConfigError`."""
+    told = str(phase.params.get("std", STDS[0]))
+    where = f"phase '{phase.name}': params.std"
+    if told not in STDS:
+        raise ConfigError(f"{where} is '{told}'{nearest(told, STDS)}")
+    if told == "own" and record_spec(phase) is not None:
+        raise ConfigError(
+            f"{where} is 'own', but no noise covers a site's own deviations; set it to 'received' "
+            "and let the task's scaler begin with public ones"
+        )
+    return told == "received"
+
+
+@checked_by(keeps_std)
 def moments(order: Order, ctx: SiteContext) -> Work:
-    """Send the site's mean and population standard deviation; rule ``pooled_moments`` merges."""
+    """Send the site's mean and population standard deviation; rule ``pooled_moments`` merges.
+
+    With ``params.std: received`` the deviation received, a public constant, is sent back as it
+    came, and rule ``mean`` merges. Record-level privacy needs that: the mean then has noise, in
+    units of it.
+    """
+    spec, keeps = record_spec(order.phase), keeps_std(order.phase)
     rows = site_rows(order, ctx).train
-    made = {"scaler/mean": rows.mean(axis=0), "scaler/std": rows.std(axis=0)}
-    return Work(reply(order, made), len(rows), {})
+    if not keeps:
+        made = {"scaler/mean": rows.mean(axis=0), "scaler/std": rows.std(axis=0)}
+        return Work(reply(order, made), len(rows), {})
+    mean, std = received(order, "scaler/mean"), received(order, "scaler/std")
+    if spec is not None:
+        shift = noisy_mean(bounded_rows(rows, mean, std, spec.clip), spec, generator(spec, ctx))
+        mean = mean + std * shift
+    else:
+        mean = rows.mean(axis=0)
+    work = Work(reply(order, {"scaler/mean": mean}, echo=("scaler/std",)), len(rows), {})
+    return work if spec is None else protected(work, ctx, spec)
 
 
+@hides_nobody
 def curvature(order: Order, ctx: SiteContext) -> Work:
     """Send λ_max(C_i) as ``penalty`` (1,); rule ``median`` makes the penalty ρ of them."""
     spread = site_spread(order, ctx)
@@ -65,31 +113,48 @@ def curvature(order: Order, ctx: SiteContext) -> Work:
     return Work(reply(order, made), spread.rows, {"curvature": spread.curvature})
 
 
+@checked_by(record_spec)
 def covariance(order: Order, ctx: SiteContext) -> Work:
     """Send a summary of C_i as ``covariance`` (d, d); rule ``top_eigenspace`` merges.
 
     ``params.summary`` is ``exact`` (default), ``scaled`` or ``projector``. A ``subspace`` in
-    the same block, there for the rule to set, is sent back as it came.
+    the same block, there for the rule to set, is sent back as it came. With record-level privacy
+    all is computed of C_i with noise, which costs no more.
     """
-    spread = site_spread(order, ctx)
+    spec = record_spec(order.phase)
+    if spec is None:
+        spread = site_spread(order, ctx)
+        return _summarised(order, spread.covariance, spread.rows)
+    rows = site_rows(order, ctx).train
+    clipped = bounded_rows(
+        rows, received(order, "scaler/mean"), received(order, "scaler/std"), row_bound(spec)
+    )
+    noisy = noisy_covariance(clipped, spec, generator(spec, ctx))
+    return protected(
+        _summarised(order, torch.from_numpy(noisy).to(order.device), len(rows)), ctx, spec
+    )
+
+
+def _summarised(order: Order, spread: torch.Tensor, rows: int) -> Work:
     subspace = received(order, "subspace")
     summary = str(order.phase.params.get("summary", "exact"))
     if summary == "exact":
-        matrix = spread.covariance
+        matrix = spread
     elif summary in SUMMARIES:
-        basis = top_eigenspace(spread.covariance, subspace.shape[1])
-        inner = basis.T @ spread.covariance @ basis if summary == "scaled" else None
+        basis = top_eigenspace(spread, subspace.shape[1])
+        inner = basis.T @ spread @ basis if summary == "scaled" else None
         matrix = basis @ basis.T if inner is None else basis @ inner @ basis.T
     else:
         raise ConfigError(
             f"phase '{order.phase.name}': params.summary is '{summary}'"
             f"{nearest(summary, SUMMARIES)}"
         )
-    metrics = {"objective": residual(spread.covariance, tensor(order, "subspace"))}
+    metrics = {"objective": residual(spread, tensor(order, "subspace"))}
     made = {"covariance": to_numpy(matrix)}
-    return Work(reply(order, made, echo=("subspace",)), spread.rows, metrics)
+    return Work(reply(order, made, echo=("subspace",)), rows, metrics)
 
 
+@hides_nobody
 def score_histogram(order: Order, ctx: SiteContext) -> Work:
     """Count the scores of the site's held-out normal rows; rule ``quantile`` merges.
 
@@ -195,14 +260,14 @@ def reply(
     }
 
 
-def check_size(order: Order, subspace: torch.Tensor, spread: Spread) -> None:
+def check_size(order: Order, subspace: torch.Tensor, columns: int) -> None:
     """Refuse a subspace whose k does not exist or whose d is not that of the rows."""
     dimension, rank = subspace.shape
     check_subspace_size(dimension, rank)
-    if spread.covariance.shape[0] != dimension:
+    if columns != dimension:
         raise ConfigError(
             f"phase '{order.phase.name}': the subspace has {dimension} rows, but the records have "
-            f"{spread.covariance.shape[0]} columns"
+            f"{columns} columns"
         )
 
 

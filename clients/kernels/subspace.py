@@ -39,17 +39,30 @@ from dataclasses import dataclass
 
 import torch
 
+from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.clients.kernels.base import Order, SiteContext, Work
+from fedalt.clients.kernels.private_statistics import (
+    bounded_rows,
+    checked_by,
+    generator,
+    hides_nobody,
+    noisy_image,
+    protected,
+    record_spec,
+    row_bound,
+)
 from fedalt.clients.kernels.statistics import (
     Spread,
     check_size,
+    received,
     reply,
+    site_rows,
     site_spread,
     tensor,
     to_numpy,
 )
 from fedalt.errors import ConfigError, nearest
-from fedalt.manifold import align, project_tangent, residual, retract
+from fedalt.manifold import align, project_tangent, qf, residual, retract
 
 LOCAL_STEPS = 5
 DUAL_SIGN = {"on": 1.0, "off": 0.0, "wrong": -1.0}
@@ -80,6 +93,7 @@ class Point:
 LocalSteps = Callable[[Spread, Point, torch.Tensor, Settings], torch.Tensor]
 
 
+@hides_nobody
 def grassmann(order: Order, ctx: SiteContext) -> Work:
     """FedPG: E retracted gradient steps on the subspaces; sends M as ``subspace`` (d, k).
 
@@ -92,6 +106,7 @@ def grassmann(order: Order, ctx: SiteContext) -> Work:
     return _round(order, ctx, _grassmann_steps)
 
 
+@hides_nobody
 def euclidean(order: Order, ctx: SiteContext) -> Work:
     """FedPE: as :func:`grassmann`, but U is held near orthonormal by a penalty only.
 
@@ -100,18 +115,36 @@ def euclidean(order: Order, ctx: SiteContext) -> Work:
     return _round(order, ctx, _euclidean_steps)
 
 
+@checked_by(record_spec)
 def power(order: Order, ctx: SiteContext) -> Work:
-    """Send C_i Z as ``subspace`` (d, k): one power iteration, for rule ``orthonormal``."""
-    spread, center = site_spread(order, ctx), tensor(order, "subspace")
-    check_size(order, center, spread)
+    """Send C_i Z as ``subspace`` (d, k): one power iteration, for rule ``orthonormal``.
+
+    With record-level privacy it is C_i·qf(Z) with noise: each round is a release of its own.
+    """
+    center = tensor(order, "subspace")
+    spec = record_spec(order.phase)
+    if spec is not None:
+        return _noisy_power(order, ctx, center, spec)
+    spread = site_spread(order, ctx)
+    check_size(order, center, spread.covariance.shape[0])
     made = {"subspace": to_numpy(spread.covariance @ center)}
     metrics = {"objective": residual(spread.covariance, center)}
     return Work(reply(order, made), spread.rows, metrics)
 
 
+def _noisy_power(order: Order, ctx: SiteContext, center: torch.Tensor, spec: PrivacySpec) -> Work:
+    rows = site_rows(order, ctx).train
+    check_size(order, center, rows.shape[1])
+    clipped = bounded_rows(
+        rows, received(order, "scaler/mean"), received(order, "scaler/std"), row_bound(spec)
+    )
+    image = noisy_image(clipped, to_numpy(qf(center)), spec, generator(spec, ctx))
+    return protected(Work(reply(order, {"subspace": image}), len(rows), {}), ctx, spec)
+
+
 def _round(order: Order, ctx: SiteContext, local_steps: LocalSteps) -> Work:
     spread, center = site_spread(order, ctx), tensor(order, "subspace")
-    check_size(order, center, spread)
+    check_size(order, center, spread.covariance.shape[0])
     settings = _settings(order)
     point = _dual_step(_last_point(order, ctx, center), center, settings)
     subspace = local_steps(spread, point, center, settings)

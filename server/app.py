@@ -111,6 +111,7 @@ def _run(
             result["reason"] = loop.reason
         if parts.ledger.facts():
             result["ledger"] = parts.ledger.facts()
+            result["privacy"] = parts.ledger.spent()
         log.emit("end", **result)
         folder.write_result(result)
         folder.set_status("finished", round=now.round)

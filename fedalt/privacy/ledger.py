@@ -49,6 +49,9 @@ class Ledger(Protocol):
     def facts(self) -> dict[str, Any]:
         """Return what a commit holds beside the state."""
 
+    def spent(self) -> dict[str, dict[str, Any]]:
+        """Return the largest ε over sites of each unit, by the smallest sound bound, at its δ."""
+
     def load_state_dict(
         self, state: Mapping[str, Any], facts: Mapping[str, Any] | None = None
     ) -> None:

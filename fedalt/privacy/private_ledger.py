@@ -24,7 +24,7 @@ from fedalt.alternation.roster import Roster
 from fedalt.alternation.site import Site
 from fedalt.errors import CheckpointError, LedgerError
 from fedalt.privacy import entries
-from fedalt.privacy.account import Account
+from fedalt.privacy.account import Account, Scope
 from fedalt.privacy.budget import Filter
 from fedalt.privacy.chain import Chain, Head, mend, read_chain
 from fedalt.privacy.charges import Charge, charges_of, unprotected
@@ -196,6 +196,18 @@ class PrivacyLedger:
     def facts(self) -> dict[str, Any]:
         """Return where the file ends, which a commit vouches for."""
         return {"lines": self.head.lines, "sha256": self.head.sha256}
+
+    def spent(self) -> dict[str, dict[str, Any]]:
+        """Return each unit's ε by the smallest sound bound, which takes seconds; see ``Ledger``."""
+        delta = self._terms.delta
+        found = {
+            unit: self._account.worst(Scope(unit), delta, tight=True)
+            for unit in self._account.units()
+        }
+        return {
+            unit: {"epsilon": bound.epsilon, "bound": bound.method, "delta": delta}
+            for unit, bound in found.items()
+        }
 
     def load_state_dict(
         self, state: Mapping[str, Any], facts: Mapping[str, Any] | None = None

@@ -74,6 +74,10 @@ class TouchLedger:
         self._new.clear()
         return {"touches": gained}
 
+    def spent(self) -> dict[str, dict[str, Any]]:
+        """Nothing: no unit is protected."""
+        return {}
+
     def load_state_dict(
         self, state: Mapping[str, Any], facts: Mapping[str, Any] | None = None
     ) -> None:

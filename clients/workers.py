@@ -28,6 +28,7 @@ from fedalt.clients.orders import order_facts, read_order, read_sites, states_of
 from fedalt.clients.shared import Region, by_name
 from fedalt.errors import FedaltError
 from fedalt.task import Task
+from fedalt.wire.report import Applied
 
 _ATTEMPTS = 2
 """How often a client is run whose worker died."""
@@ -141,7 +142,13 @@ class Pool:
             sites[row].state.clear()
             sites[row].state.update(states[row])
             arrays = {name: stacks[name][row] for name in order.returns}
-            found[place] = Work(arrays, entry["rows"], entry["metrics"], entry["steps"])
+            found[place] = Work(
+                arrays,
+                entry["rows"],
+                entry["metrics"],
+                entry["steps"],
+                tuple(Applied(**item) for item in entry["applied"]),
+            )
 
     def _fork(self) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
@@ -218,7 +225,12 @@ def _answer(
 def _facts(work: Work | Exception) -> dict[str, Any]:
     if isinstance(work, Exception):
         return {"error": "".join(traceback.format_exception(work)).strip()}
-    return {"rows": work.num_examples, "metrics": work.metrics, "steps": work.steps}
+    return {
+        "rows": work.num_examples,
+        "metrics": work.metrics,
+        "steps": work.steps,
+        "applied": [vars(item) for item in work.applied],
+    }
 
 
 def split(sizes: Sequence[int], count: int) -> list[list[int]]:

@@ -56,7 +56,8 @@ class GradientTask(Task, Protocol):
     the modalities, for ``view.slices``: name to row numbers. ``site_eval_data(site)`` are the
     rows that an evaluation reads in place of the training data, ``site_eval_slices(site)``
     their slices; or ``site_judge(model, site)`` returns the number of cases it judged at a site
-    and the metrics it found, where these are no means over rows. ``make_ready()`` reads what a
+    and the metrics it found, where these are no means over rows. ``site_users(site)`` says whose
+    each training row is, as whole numbers (n,), for phases that protect users. ``make_ready()`` reads what a
     run will need before it begins, and yields (done, of how many).
     """
 

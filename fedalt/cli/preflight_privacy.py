@@ -56,6 +56,20 @@ def check_privacy(
         if phase.privacy is not None and phase.privacy.unit == "client":
             _check_strategy(phase, strategy, blocks)
     _check_cohorts(planned)
+    _check_charges(planned, terms.relation)
+
+
+def _check_charges(planned: Preview, relation: str) -> None:
+    """See that each phase has a cost, by the first of its rounds."""
+    from fedalt.alternation.roster import Roster
+    from fedalt.privacy.charges import charges_of
+
+    met: set[str] = set()
+    for plan in planned.rounds:
+        for part in plan.parts:
+            if part.phase.name not in met:
+                met.add(part.phase.name)
+                charges_of(part.phase, part.cohort, Roster.of(planned.sites), relation)
 
 
 def _check_alone(config: Mapping[str, Any]) -> None:

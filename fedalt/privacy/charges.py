@@ -92,6 +92,8 @@ def charges_of(
     if phase.privacy is not None and phase.privacy.unit == "client":
         return [_of_clients(phase, phase.privacy, cohort, roster, relation, noise), *charges]
     for leaf in leaves(phase):
+        if phase.inner and phase.view.fraction < 1.0 and leaf.privacy is not None:
+            _check_rate(leaf, leaf.privacy)
         if leaf.privacy is None or leaf.privacy.unit == "client":
             charges.append(unprotected(leaf, cohort))
         else:
@@ -102,6 +104,14 @@ def charges_of(
 def unprotected(phase: Phase, cohort: Sequence[Site], blocks: tuple[str, ...] = ()) -> Charge:
     """Return the charge of a release that no mechanism protects."""
     return _charge(phase, "", _indices(cohort), EVERYTHING, Draw("none"), blocks=blocks)
+
+
+def _check_rate(leaf: Phase, spec: PrivacySpec) -> None:
+    if leaf.kernel == GRADIENT and not spec.sample_rate:
+        raise ConfigError(
+            f"phase '{leaf.name}': it draws from a view within a view, so how likely a row is "
+            "does not follow from its batch size; give privacy.sample_rate"
+        )
 
 
 def _of_clients(

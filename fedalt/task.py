@@ -57,8 +57,8 @@ class GradientTask(Task, Protocol):
     rows that an evaluation reads in place of the training data, ``site_eval_slices(site)``
     their slices; or ``site_judge(model, site)`` returns the number of cases it judged at a site
     and the metrics it found, where these are no means over rows. ``site_users(site)`` says whose
-    each training row is, as whole numbers (n,), for phases that protect users. ``make_ready()`` reads what a
-    run will need before it begins, and yields (done, of how many).
+    each training row is, as whole numbers (n,), for phases that protect users. ``make_ready()``
+    reads what a run will need before it begins, and yields (done, of how many).
     """
 
     def model(self) -> torch.nn.Module:

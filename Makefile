@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 # Clones on a machine without a GPU need no CUDA packages: torch is installed first, pinned.
 TORCH := torch==2.13.0
 
-.PHONY: simulate test test-all lint types proto setup bench bench-peers bench-continual clean
+.PHONY: simulate test test-all lint types proto setup bench bench-peers bench-continual bench-privacy clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,10 @@ bench-peers: $(STAMP)
 # CONTINUAL passes options on: make bench-continual CONTINUAL="--data fashion_mnist --seeds 3"
 bench-continual: $(STAMP)
 	$(BIN)/python tests/benchmarks/continual_avalanche.py $(CONTINUAL)
+
+# What a private step costs against a plain one, by each way to rows' gradients; stores dpsgd.json.
+bench-privacy: $(STAMP)
+	$(BIN)/python tests/benchmarks/dpsgd.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

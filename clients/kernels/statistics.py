@@ -70,11 +70,11 @@ class Spread:
 
 def keeps_std(phase: Phase) -> bool:
     """Say whether moments go with the deviations received; raises :class:`ConfigError`."""
-    told = str(phase.params.get("std", STDS[0]))
+    spec, told = record_spec(phase), str(phase.params.get("std", STDS[0]))
     where = f"phase '{phase.name}': params.std"
     if told not in STDS:
         raise ConfigError(f"{where} is '{told}'{nearest(told, STDS)}")
-    if told == "own" and record_spec(phase) is not None:
+    if told == "own" and spec is not None:
         raise ConfigError(
             f"{where} is 'own', but no noise covers a site's own deviations; set it to 'received' "
             "and let the task's scaler begin with public ones"

@@ -132,6 +132,11 @@ def _check_strategy(phase: Phase, strategy: Any, blocks: BlockMap) -> None:
     private.check_private(phase, strategy, blocks)
 
 
+def is_wrapped(phase: Phase) -> bool:
+    """Say whether the strategy of a phase sees nothing but a noised sum."""
+    return phase.privacy is not None and bool(importlib.import_module(PRIVATE).is_wrapped(phase))
+
+
 def _check_cohorts(planned: Preview) -> None:
     """Refuse cohorts that secure sums cannot hide, and turns that come sooner than noise allows."""
     from fedalt.privacy.forecast import Turns
@@ -184,8 +189,9 @@ def check_budgets(config: Mapping[str, Any], tasks: TaskCache) -> None:
         if found is not None and found[0].reason:
             where = f"variant '{name}': " if name else ""
             done = len(found[0].steps)
+            when = f"after round {done}" if done else "in the first round"
             raise BudgetError(
-                f"{where}the plan exceeds a budget after round {done} of {asked['rounds']}, and "
+                f"{where}the plan exceeds a budget {when} of {asked['rounds']}, and "
                 f"privacy.policy=refuse: {found[0].reason.partition('; the run ends')[0]}; plan "
                 "fewer rounds or more noise, see: fedalt privacy plan"
             )

@@ -78,7 +78,10 @@ def _print(folder: RunFolder, name: str, verified: Verified) -> None:
     for unit in bounds:
         found = by_site(verified.account, unit, terms.delta)
         tables += site_tables(found, _named(terms.sites))
-    tables += [_rounds_table(verified), mechanisms_table(verified.entries)]
+    rounds = _rounds_table(verified)
+    # Of an infinite ε there is nothing to follow over rounds.
+    tables += [rounds] if rounds.rows else []
+    tables.append(mechanisms_table(verified.entries))
     for table in tables:
         print()
         print_table(table)
@@ -112,12 +115,14 @@ def _meanings(verified: Verified) -> list[str]:
 def _notes(folder: RunFolder, verified: Verified) -> list[str]:
     notes = notes_of(verified.terms, phases_of(folder.config()))
     if verified.open:
+        several = "s were" if len(verified.open) > 1 else " was"
         notes.append(
-            f"{len(verified.open)} reservations were never settled, by a crash or a failed "
-            "round: they count as spent"
+            f"{len(verified.open)} reservation{several} never settled, by a crash or a failed "
+            "round: what is reserved counts as spent"
         )
     if verified.unprotected:
-        notes.append(f"{verified.unprotected} releases had no mechanism: ε is infinite by them")
+        several = "s" if verified.unprotected > 1 else ""
+        notes.append(f"{verified.unprotected} release{several} had no mechanism: ε is infinite")
     reason = (folder.result() or {}).get("reason")
     return [*notes, *([f"the run ended by its budget: {reason}"] if reason else [])]
 

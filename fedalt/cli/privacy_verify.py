@@ -48,7 +48,7 @@ def ledgers(folder: RunFolder) -> dict[str, RunFolder]:
 
 def _verify(folder: RunFolder, quiet: bool) -> Verified:
     path = folder.path / FILE
-    lines = path.read_bytes().count(b"\n") if path.exists() else 0
+    lines = path.read_bytes().count(b"\n") if path.is_file() else 0
     with walk_bar("entries of the ledger", lines, not quiet) as heard:
         return verify(folder, heard)
 
@@ -67,7 +67,8 @@ def _print(name: str, verified: Verified) -> None:
     for number, phase in verified.open:
         notes.append(f"round {number}, phase '{phase}': reserved and never settled, so spent")
     if verified.unprotected:
-        notes.append(f"{verified.unprotected} releases had no mechanism: ε is infinite")
+        several = "" if verified.unprotected == 1 else "s"
+        notes.append(f"{verified.unprotected} release{several} had no mechanism: ε is infinite")
     print_notes(notes)
     print()
 

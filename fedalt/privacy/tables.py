@@ -99,16 +99,23 @@ def site_tables(found: SiteSpending, sites: Sequence[Site]) -> list[Table]:
 
 
 def _largest(found: SiteSpending, sites: Sequence[Site]) -> Table:
-    """Return the sites that have spent most."""
+    """Return the sites that have spent most; a ledger does not know how many records each has."""
     order = np.lexsort((np.arange(len(found.epsilon)), -found.epsilon))[:MOST_SITES]
+    known = any(site.size for site in sites)
     rows = tuple(
-        (sites[i].name, sites[i].size, int(found.touches[i]), epsilon(float(found.epsilon[i])))
+        (
+            sites[i].name,
+            *((sites[i].size,) if known else ()),
+            int(found.touches[i]),
+            epsilon(float(found.epsilon[i])),
+        )
         for i in order.tolist()
     )
     few = len(found.epsilon) <= MOST_SITES
     title = f"ε of a {found.unit} by site" + ("" if few else f": the {MOST_SITES} largest")
     note = "for whoever runs the federation: a single site's ε tells of its part in it"
-    return Table(title, ("site", "records", "charges", "ε"), rows, (note,))
+    columns = ("site", *(("records",) if known else ()), "charges", "ε")
+    return Table(title, columns, rows, (note,))
 
 
 def spending_facts(found: Sequence[Spending]) -> list[dict[str, Any]]:

@@ -22,6 +22,11 @@ FEW_CLIENTS = 30
 PACKAGES = ("dp-accounting", "numpy", "opacus", "randomgen", "scipy")
 
 
+def versions_here() -> dict[str, str]:
+    """Return the versions of the libraries that an ε depends on."""
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
 def private_phases(phases: Iterable[Phase]) -> list[Phase]:
     """Return the phases that protect someone."""
     return [phase for phase in phases if is_private(phase)]
@@ -64,7 +69,7 @@ def terms_of(
         policy=settings["policy"],
         budget=_budget(settings["budget"], units, phases),
         config_sha256=json_hash({k: v for k, v in config.items() if k != "compared"}),
-        versions={name: metadata.version(name) for name in PACKAGES},
+        versions=versions_here(),
     )
 
 
@@ -80,7 +85,7 @@ def _budget(
         if unit not in units:
             raise ConfigError(
                 f"privacy.budget: no phase protects a {unit} (protected: {', '.join(units)}), so "
-                f"its ε is infinite from the first round"
+                f"its ε is infinite from the first round; take it out: ~privacy.budget.{key}"
             )
         if slash and block not in blocks:
             raise ConfigError(f"privacy.budget: no phase trains block '{block}'"
@@ -145,10 +150,11 @@ def check_relation(terms: Terms, phases: Sequence[Phase]) -> None:
             for leaf in leaves(phase)
         )
         if terms.relation == "replace_one" and (poisson or rows):
+            # Rows are always drawn by Poisson sampling; how clients are drawn can be chosen.
+            other = "" if rows else ", or clients of mode 'fixed'"
             raise ConfigError(
                 f"phase '{phase.name}': Poisson samples are accounted for under add_remove or "
-                "zero_out, not replace_one; use privacy.relation=add_remove, or clients of mode "
-                "'fixed'"
+                f"zero_out, not replace_one; use privacy.relation=add_remove{other}"
             )
 
 

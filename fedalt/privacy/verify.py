@@ -21,6 +21,7 @@ from fedalt.privacy.entries import COMMITTED, OPENED, Terms
 from fedalt.privacy.ledger import FILE
 from fedalt.privacy.private_ledger import check_holds
 from fedalt.privacy.replay import Replay, check_stated, replay, spent
+from fedalt.privacy.terms import versions_here
 from fedalt.runs.checkpoint import newest_checkpoint
 from fedalt.runs.folder import RunFolder
 from fedalt.wire.v1 import ledger_pb2
@@ -66,7 +67,8 @@ def verify(folder: RunFolder, heard: Callable[[], None] = lambda: None) -> Verif
         try:
             check_stated(entry, state.spent())
         except LedgerError as error:
-            raise LedgerError(f"{path}, line {entry.number + 1}: {error}") from error
+            other = _other_versions(state.terms)
+            raise LedgerError(f"{path}, line {entry.number + 1}: {error}{other}") from error
         seen.append(entry)
         heard()
     if state.account is None or state.terms is None:
@@ -88,6 +90,17 @@ def verify(folder: RunFolder, heard: Callable[[], None] = lambda: None) -> Verif
         processes=sum(entry.status == OPENED for entry in seen),
         unprotected=sum(any(not c.unit for c in entry.charges) for entry in released),
     )
+
+
+def _other_versions(terms: Terms | None) -> str:
+    """Say where libraries differ from those that a ledger was written with: so may their ε."""
+    written, here = {} if terms is None else terms.versions, versions_here()
+    found = [
+        f"{name} {version}, here {here[name]}"
+        for name, version in sorted(written.items())
+        if here.get(name, version) != version
+    ]
+    return f" (the ledger was written with {'; '.join(found)})" if found else ""
 
 
 def _vouchers(folder: RunFolder) -> list[Mapping[str, Any]]:

@@ -146,8 +146,39 @@ def test_tampering_ends_with_the_code_of_ledgers(command: Command) -> None:
     for verb in ("verify", "report"):
         told = command("privacy", verb, str(run))
         assert told.code == 9 and "lacks entries" in told.err
+    path.unlink()
+    path.mkdir()
+    assert command("privacy", "verify", str(run)).code == 9
+    path.rmdir()
     path.write_bytes(kept)
     assert command("privacy", "verify", str(run)).code == 0
+
+
+def test_a_secret_draw_waits_for_no_number_of_clients(command: Command) -> None:
+    few = "phases.train.clients={mode: poisson, rate: 0.02}"
+    told = command("privacy", "plan", *RUN, *CLIENTS, few, "rounds=20")
+    assert told.code == 0, told.err
+    told = command("simulate", *RUN, *CLIENTS, few)
+    assert told.code == 0, told.err
+
+
+def test_an_open_release_has_nothing_to_follow_over_rounds(command: Command) -> None:
+    tells = "phases.train.privacy={unit: client, clip: 1.0, noise: 1.0, metrics: release}"
+    command("simulate", *RUN, POISSON, tells, "privacy.allow_unprotected=true")
+    told = command("privacy", "report", str(command.runs()[0]))
+    assert told.code == 0 and "ε of a client is infinite" in told.out
+    assert "over rounds" not in told.out
+    assert "3 releases had no mechanism" in told.out
+
+
+def test_a_ledger_knows_no_sizes_of_sites(command: Command) -> None:
+    fixed = "phases.train.clients={mode: fixed, count: 4}"
+    plan = command("privacy", "plan", *RUN, CLIENTS[1], fixed)
+    assert "records" in plan.out.partition("by site")[2]
+    command("simulate", *RUN, CLIENTS[1], fixed)
+    report = command("privacy", "report", str(command.runs()[0]))
+    sites = report.out.partition("by site")[2].partition("over rounds")[0]
+    assert "charges" in sites and "records" not in sites
 
 
 def test_who_protects_nobody_is_told_how(command: Command) -> None:
@@ -181,7 +212,8 @@ def test_what_means_little_is_warned_of_once_and_reported(command: Command, chan
         (("phases.train.privacy={unit: person}",), "unknown unit 'person'"),
         (("phases.train.privacy={unit: client, clip: .inf}",), "must be"),
         ((*CLIENTS, "evaluate.clients_every=2"), "which no noise covers"),
-        ((*CLIENTS, "privacy.budget={record: 2}"), "no phase protects a record"),
+        ((*CLIENTS, "privacy.budget={record: 2}"), "take it out: ~privacy.budget.record"),
+        ((*RECORDS, "privacy.relation=replace_one"), "use privacy.relation=add_remove\n"),
         ((*CLIENTS, "privacy.budget={clint: 2}"), "did you mean 'client'"),
         ((*CLIENTS, "privacy.relation=replace_one"), "not replace_one"),
         ((*CLIENTS, "privacy.relation=ad_remove"), "did you mean 'add_remove'"),

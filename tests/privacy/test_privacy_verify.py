@@ -144,6 +144,19 @@ def test_an_epsilon_stated_too_low_is_seen_in_a_chain_sealed_anew(run: RunFolder
         verify(run)
 
 
+def test_where_an_epsilon_differs_other_libraries_are_named(run: RunFolder) -> None:
+    entries = [json.loads(line) for line in lines(run)]
+    entries[0]["terms"]["versions"]["scipy"] = "1.0"
+    write(run, resealed(entries))
+    with pytest.raises(LedgerError) as caught:
+        verify(run)
+    assert "scipy 1.0" not in str(caught.value)  # The commit vouches for other lines.
+    entries[3]["spent"][0]["epsilon"] *= 2
+    write(run, resealed(entries))
+    with pytest.raises(LedgerError, match=r"line 4: .* written with scipy 1\.0, here"):
+        verify(run)
+
+
 def test_a_smaller_charge_is_seen_though_everything_is_made_to_fit(run: RunFolder) -> None:
     entries = [json.loads(line) for line in lines(run)]
     quiet, rounds = gaussian(8.0), [0, 1, 1, 2, 2, 3, 3]

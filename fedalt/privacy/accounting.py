@@ -5,9 +5,10 @@
     pld        privacy loss distributions (Doroshenko et al. 2022, "Connect the dots")
     rdp        Rényi divergences (Mironov 2017), their curves kept by event
 
-dp-accounting computes the latter two. Its Gaussian accountant of central limits is not used: it
-printed less than PLD does. Under replace-one a unit moves a sum by twice its bound, so every
-Gaussian counts with z/2 there; dp-accounting's RDP leaves that to its caller.
+dp-accounting computes the latter two, but for users' mixtures (``rdp_curves``, ``losses``). Its
+Gaussian accountant of central limits is not used: it printed less than PLD does. Under
+replace-one a unit moves a sum by twice its bound, so every Gaussian counts with z/2 there;
+dp-accounting's RDP leaves that to its caller.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ from typing import Any
 
 import dp_accounting as dp
 import numpy as np
+from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.special import log_ndtr  # type: ignore[import-untyped]
 
 from fedalt.errors import ConfigError, nearest
+from fedalt.privacy.leaves import joint_gaussian, leaves_of
+from fedalt.privacy.losses import loss_distribution
+from fedalt.privacy.rdp_curves import mixture_curve
 
 RELATIONS = ("add_remove", "zero_out", "replace_one")
 ORDERS = (
@@ -38,6 +43,8 @@ FEW = 500
 """Up to so many releases the coarsest step is exact to four digits (measured)."""
 FINE = 0.5
 """Below this ε a coarse step may be most of it, so that the next finer one is tried."""
+SAME = 1e-3
+"""A finer step that changed ε by less was fine enough."""
 
 History = Mapping[dp.DpEvent, int]
 """An event to how often it happened."""
@@ -74,118 +81,162 @@ class Accountant:
     def fast(self, history: History, delta: float) -> Bound:
         """Return a bound in under a millisecond, once each event's curve is known.
 
-        Events that have no curve (users' mixtures) take as long as :meth:`tight` does.
+        A Poisson sample under replace-one has no curve: it takes as long as :meth:`tight`.
         """
-        simple = _simple(history)
-        if simple is not None:
-            return simple
-        noise = self._joint(history)
-        if noise is not None:
-            return Bound(exact_gaussian(noise, delta), "gaussian")
-        return self._rdp(history, delta) or self.tight(history, delta)
+        leaves = leaves_of(history)
+        exact = self._exact(leaves, delta)
+        if exact is not None:
+            return exact
+        return self._rdp(leaves, delta) or self.tight(history, delta)
 
     def tight(self, history: History, delta: float, adaptive: bool = False) -> Bound:
         """Return the smallest of all sound bounds.
 
         With ``adaptive``, where parameters were chosen from a running ε, only RDP is sound
-        (Feldman and Zrnic 2021). Raises :class:`ConfigError` for events that no bound covers.
+        (Feldman and Zrnic 2021). Raises :class:`ConfigError` for events that no bound covers,
+        and for a δ outside (0, 1).
         """
-        simple = _simple(history)
-        if simple is not None:
-            return simple
-        found = [self._rdp(history, delta)]
+        leaves = leaves_of(history)
+        exact = self._exact(leaves, delta)
+        if exact is not None and not (adaptive and exact.method == "gaussian"):
+            return exact
+        found = [self._rdp(leaves, delta)]
         if not adaptive:
-            noise = self._joint(history)
-            if noise is not None:
-                return Bound(exact_gaussian(noise, delta), "gaussian")
-            found.append(self._pld(history, delta))
-        sound = [bound for bound in found if bound is not None]
-        if not sound:
-            raise ConfigError(
-                f"no bound covers {', '.join(map(repr, history))} under '{self.relation}'"
-                + (" with parameters chosen from a running ε" if adaptive else "")
-            )
-        return min(sound, key=lambda bound: bound.epsilon)
+            composed = self._settled(leaves, [delta])
+            found.append(None if composed is None else _pld_bound(composed, delta))
+        return self._smallest(found, leaves, adaptive)
 
     def coarse(self, history: History, delta: float) -> Bound:
         """Return a bound that is sound and, over many rounds, up to a few per cent above tight.
 
         It takes a tenth of the time of :meth:`tight`.
         """
-        if _simple(history) is not None or self._joint(history) is not None:
-            return self.tight(history, delta)
-        composed = self._composed(history, INTERVALS[0])
-        found = None if composed is None else Bound(_clamped(composed.get_epsilon(delta)), "pld")
-        return found or self.tight(history, delta)
+        leaves = leaves_of(history)
+        exact = self._exact(leaves, delta)
+        if exact is not None:
+            return exact
+        composed = self._composed(leaves, INTERVALS[0])
+        return self.tight(history, delta) if composed is None else _pld_bound(composed, delta)
 
     def curve(self, history: History, deltas: Sequence[float]) -> list[Bound]:
         """Return the tight bound at each δ, from one composition."""
-        if _simple(history) is not None or self._joint(history) is not None:
-            return [self.tight(history, delta) for delta in deltas]
-        composed = self._composed(history, INTERVALS[_releases(history) > FEW])
+        leaves = leaves_of(history)
+        exact = [self._exact(leaves, delta) for delta in deltas]
+        if None not in exact:
+            return [bound for bound in exact if bound is not None]
+        composed = self._settled(leaves, deltas)
         found = []
         for delta in deltas:
-            bounds = [self._rdp(history, delta)]
-            if composed is not None:
-                bounds.append(Bound(_clamped(composed.get_epsilon(delta)), "pld"))
-            found.append(min((b for b in bounds if b is not None), key=lambda b: b.epsilon))
+            pld = None if composed is None else _pld_bound(composed, delta)
+            found.append(self._smallest([self._rdp(leaves, delta), pld], leaves))
         return found
 
     def rdp_curve(self, history: History) -> np.ndarray | None:
         """Return the Rényi divergences (orders,) of a history; None where some event has none."""
         total = np.zeros(len(ORDERS))
-        for event, count in history.items():
-            curve = self._curve(event)
+        for leaf, count in leaves_of(history).items():
+            curve = self._curve(leaf)
             if curve is None:
                 return None
             total += count * curve
         return total
 
-    def _rdp(self, history: History, delta: float) -> Bound | None:
+    def _exact(self, leaves: History, delta: float) -> Bound | None:
+        """Return the ε where a formula has it: of nothing, of everything and of Gaussians."""
+        if not 0.0 < delta < 1.0:
+            raise ConfigError(f"privacy: ε at δ={delta:g}: δ must lie between 0 and 1")
+        if any(isinstance(leaf, dp.NonPrivateDpEvent) for leaf in leaves):
+            return UNPROTECTED
+        if not leaves:
+            return NOTHING
+        noise = joint_gaussian(leaves)
+        if noise is None:
+            return None
+        return Bound(exact_gaussian(noise / self._moves, delta), "gaussian")
+
+    def _smallest(
+        self, found: Sequence[Bound | None], leaves: History, adaptive: bool = False
+    ) -> Bound:
+        sound = [bound for bound in found if bound is not None]
+        if sound:
+            return min(sound, key=lambda bound: bound.epsilon)
+        fixed = any(isinstance(leaf, dp.SampledWithoutReplacementDpEvent) for leaf in leaves)
+        hint = (
+            "; a sample of fixed size needs privacy.relation=replace_one, no Poisson sample beside"
+        )
+        raise ConfigError(
+            f"no bound covers {', '.join(map(repr, leaves))} under '{self.relation}'"
+            + (" with parameters chosen from a running ε" if adaptive else "")
+            + (hint if fixed else "")
+        )
+
+    def _rdp(self, leaves: History, delta: float) -> Bound | None:
         from dp_accounting.rdp import rdp_privacy_accountant as rdp
 
-        total = self.rdp_curve(history)
+        total = self.rdp_curve(leaves)
         if total is None:
             return None
         epsilon, _ = rdp.compute_epsilon(ORDERS, total, delta)
         return Bound(_clamped(epsilon), "rdp")
 
-    def _curve(self, event: dp.DpEvent) -> np.ndarray | None:
-        if event not in self._curves:
-            from dp_accounting.rdp import RdpAccountant
+    def _curve(self, leaf: dp.DpEvent) -> np.ndarray | None:
+        if leaf not in self._curves:
+            self._curves[leaf] = self._new_curve(leaf)
+        return self._curves[leaf]
 
-            accountant = RdpAccountant(np.asarray(ORDERS, float), self._neighbours)
-            halved = self._seen(event)
-            known = accountant.supports(halved)
-            if known:
-                with _quiet():
-                    accountant.compose(halved)
-            # The curve has no public name; an ε at one δ would not add up.
-            self._curves[event] = np.asarray(accountant._rdp) if known else None
-        return self._curves[event]
+    def _new_curve(self, leaf: dp.DpEvent) -> np.ndarray | None:
+        from dp_accounting.rdp import RdpAccountant
 
-    def _pld(self, history: History, delta: float) -> Bound | None:
-        best: float | None = None
-        for interval in INTERVALS[_releases(history) > FEW :]:
-            composed = self._composed(history, interval)
+        if isinstance(leaf, MixtureOfGaussiansDpEvent):
+            if self.relation == "replace_one":
+                return None
+            return mixture_curve(
+                leaf.standard_deviation, leaf.sensitivities, leaf.sampling_probs, ORDERS
+            )
+        accountant = RdpAccountant(np.asarray(ORDERS, float), self._neighbours)
+        halved = self._seen(leaf)
+        if not accountant.supports(halved):
+            return None
+        with _quiet():
+            accountant.compose(halved)
+        # The curve has no public name; an ε at one δ would not add up.
+        return np.asarray(accountant._rdp)
+
+    def _settled(self, leaves: History, deltas: Sequence[float]) -> Any:
+        """Return the loss distribution laid out as finely as the smallest of its ε need."""
+        best, former = None, [math.inf] * len(deltas)
+        for interval in INTERVALS[sum(leaves.values()) > FEW :]:
+            composed = self._composed(leaves, interval)
             if composed is None:
                 return None
-            epsilon = _clamped(composed.get_epsilon(delta))
-            settled = best is not None and epsilon > 0.95 * best
-            best = epsilon if best is None else min(best, epsilon)
-            if best > FINE or settled:
+            epsilons = [_clamped(composed.get_epsilon_for_delta(delta)) for delta in deltas]
+            if all(now <= before for now, before in zip(epsilons, former, strict=True)):
+                best = composed
+            if all(map(_is_settled, epsilons, former)):
                 break
-        return None if best is None else Bound(best, "pld")
+            former = epsilons
+        return best
 
-    def _composed(self, history: History, interval: float) -> Any:
-        from dp_accounting.pld import PLDAccountant
-
-        accountant = PLDAccountant(self._neighbours, interval)
-        for event, count in history.items():
-            if not accountant.supports(event):
+    def _composed(self, leaves: History, interval: float) -> Any:
+        """Return a history's loss distribution; None where some event has none."""
+        gaussians = {e: n for e, n in leaves.items() if isinstance(e, dp.GaussianDpEvent)}
+        parts = {event: count for event, count in leaves.items() if event not in gaussians}
+        if gaussians:
+            # Exact, where composing their losses step by step is not.
+            parts[dp.GaussianDpEvent(joint_gaussian(gaussians))] = 1
+        total = None
+        for event, count in parts.items():
+            single = loss_distribution(event, self._neighbours, interval)
+            if single is None:
                 return None
-            accountant.compose(event, count)
-        return accountant
+            several = single.self_compose(count) if count > 1 else single
+            total = several if total is None else total.compose(several)
+        return total
+
+    @property
+    def _moves(self) -> float:
+        """By how many of its bounds a unit moves a sum."""
+        return 2.0 if self.relation == "replace_one" else 1.0
 
     @property
     def _neighbours(self) -> Any:
@@ -196,31 +247,14 @@ class Accountant:
             "replace_one": relations.REPLACE_ONE,
         }[self.relation]
 
-    def _joint(self, history: History) -> float | None:
-        """Return the one multiplier that Gaussians without a sample come to; None for others."""
-        total = 0.0
-        for event, count in history.items():
-            squares = _inverse_squares(event)
-            if squares is None:
-                return None
-            total += count * squares
-        scale = 2.0 if self.relation == "replace_one" else 1.0
-        return 1.0 / (scale * math.sqrt(total))
-
-    def _seen(self, event: dp.DpEvent) -> dp.DpEvent:
-        """Return an event with its sensitivity as RDP has to be told of it."""
-        if self.relation != "replace_one":
-            return event
-        if isinstance(event, dp.GaussianDpEvent):
-            return dp.GaussianDpEvent(event.noise_multiplier / 2.0)
-        if isinstance(event, dp.SampledWithoutReplacementDpEvent):
-            size, of = event.sample_size, event.source_dataset_size
-            return dp.SampledWithoutReplacementDpEvent(of, size, self._seen(event.event))
-        if isinstance(event, dp.SelfComposedDpEvent):
-            return dp.SelfComposedDpEvent(self._seen(event.event), event.count)
-        if isinstance(event, dp.ComposedDpEvent):
-            return dp.ComposedDpEvent([self._seen(part) for part in event.events])
-        return event
+    def _seen(self, leaf: dp.DpEvent) -> dp.DpEvent:
+        """Return a mechanism with its sensitivity as RDP has to be told of it."""
+        if isinstance(leaf, dp.GaussianDpEvent):
+            return dp.GaussianDpEvent(leaf.noise_multiplier / self._moves)
+        if isinstance(leaf, dp.SampledWithoutReplacementDpEvent):
+            size, of = leaf.sample_size, leaf.source_dataset_size
+            return dp.SampledWithoutReplacementDpEvent(of, size, self._seen(leaf.event))
+        return leaf
 
 
 @contextmanager
@@ -246,7 +280,7 @@ def exact_gaussian(noise: float, delta: float) -> float:
         second = math.exp(epsilon + log_ndtr(-0.5 / noise - epsilon * noise))
         return first - second - delta
 
-    if excess(0.0) <= 0.0:
+    if math.isinf(noise) or excess(0.0) <= 0.0:
         return 0.0
     high = 1.0
     while excess(high) > 0.0:
@@ -255,37 +289,24 @@ def exact_gaussian(noise: float, delta: float) -> float:
 
 
 def joint_noise(ratios: Sequence[float]) -> float:
-    """Return z of several releases at once: 1/z² = Σ (Δ_b/σ_b)²; ``ratios`` are σ_b/Δ_b."""
+    """Return z of several releases at once: 1/z² = Σ (Δ_b/σ_b)²; ``ratios`` are σ_b/Δ_b.
+
+    Raises :class:`ConfigError` where there are none, or one without noise.
+    """
+    if not ratios or not all(ratio > 0.0 for ratio in ratios):
+        raise ConfigError(
+            f"privacy: noise over sensitivity {list(ratios)}: numbers above 0 expected"
+        )
     return 1.0 / math.sqrt(sum(1.0 / ratio**2 for ratio in ratios))
 
 
-def _simple(history: History) -> Bound | None:
-    happened = [event for event, count in history.items() if count > 0]
-    if any(isinstance(event, dp.NonPrivateDpEvent) for event in happened):
-        return UNPROTECTED
-    if all(isinstance(event, dp.NoOpDpEvent) for event in happened):
-        return NOTHING
-    return None
+def _is_settled(epsilon: float, former: float) -> bool:
+    """Say whether a finer step would hardly change an ε, seeing what this one changed."""
+    return epsilon > FINE or epsilon == 0.0 or former - epsilon < max(SAME, 0.05 * former)
 
 
-def _inverse_squares(event: dp.DpEvent) -> float | None:
-    """Return Σ 1/z² of Gaussians without a sample; None for anything else."""
-    if isinstance(event, dp.NoOpDpEvent):
-        return 0.0
-    if isinstance(event, dp.GaussianDpEvent):
-        return float(event.noise_multiplier) ** -2
-    if isinstance(event, dp.SelfComposedDpEvent):
-        inner = _inverse_squares(event.event)
-        return None if inner is None else event.count * inner
-    if isinstance(event, dp.ComposedDpEvent):
-        parts = [_inverse_squares(part) for part in event.events]
-        return None if None in parts else sum(part for part in parts if part is not None)
-    return None
-
-
-def _releases(history: History) -> int:
-    """Return how many releases a history holds."""
-    return sum(count * getattr(event, "count", 1) for event, count in history.items())
+def _pld_bound(composed: Any, delta: float) -> Bound:
+    return Bound(_clamped(composed.get_epsilon_for_delta(delta)), "pld")
 
 
 def _clamped(epsilon: float) -> float:

@@ -5,6 +5,7 @@ Only the kinds named here are read back, so that a ledger's text can build nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +21,19 @@ EVERYTHING = dp.NonPrivateDpEvent()
 
 
 def gaussian(noise: float) -> dp.DpEvent:
-    """Return the Gaussian mechanism whose noise is ``noise`` times its sensitivity."""
-    return dp.GaussianDpEvent(float(noise))
+    """Return the Gaussian mechanism whose noise is ``noise`` times its sensitivity.
+
+    Raises :class:`ConfigError` for a negative noise multiplier or one that is no number.
+    """
+    return dp.GaussianDpEvent(_noise(noise))
 
 
 def sampled(rate: float, event: dp.DpEvent) -> dp.DpEvent:
-    """Return an event of a Poisson sample; a rate of 1 is no sample."""
+    """Return an event of a Poisson sample; a rate of 1 is no sample.
+
+    Raises :class:`ConfigError` for a negative rate or one that is no number.
+    """
+    _rate(rate)
     return event if rate >= 1.0 else dp.PoissonSampledDpEvent(float(rate), event)
 
 
@@ -34,14 +42,18 @@ def user_sampled(rate: float, contributions: int, noise: float) -> dp.DpEvent:
 
     How many of a user's k rows are drawn is binomial, so that a mixture of Gaussians dominates
     (Ganesh 2024, "Tight group-level DP guarantees for DP-SGD with sampling via mixture of
-    Gaussians mechanisms"); without a sample all k are there.
+    Gaussians mechanisms"); without a sample all k are there. Raises :class:`ConfigError` for
+    numbers that none of these can have.
     """
+    _rate(rate)
+    if contributions < 1:
+        raise ConfigError(f"privacy: a user with {contributions} rows: at least 1 expected")
     if rate >= 1.0:
         return gaussian(noise / contributions)
     drawn = range(contributions + 1)
     chances = binom.pmf(drawn, contributions, rate)
     return MixtureOfGaussiansDpEvent(
-        float(noise), tuple(map(float, drawn)), tuple(map(float, chances / chances.sum()))
+        _noise(noise), tuple(map(float, drawn)), tuple(map(float, chances / chances.sum()))
     )
 
 
@@ -95,20 +107,46 @@ def from_plain(data: Mapping[str, Any]) -> dp.DpEvent:
         if kind == "gaussian":
             return gaussian(float(data["noise"]))
         if kind == "mixture":
-            return MixtureOfGaussiansDpEvent(
-                float(data["noise"]),
-                tuple(float(value) for value in data["sensitivities"]),
-                tuple(float(value) for value in data["chances"]),
-            )
+            return _mixture(data["noise"], data["sensitivities"], data["chances"])
         if kind == "all":
             return dp.ComposedDpEvent(tuple(from_plain(part) for part in data["of"]))
         inner = from_plain(data["of"])
         if kind == "poisson":
-            return dp.PoissonSampledDpEvent(float(data["rate"]), inner)
+            return dp.PoissonSampledDpEvent(_rate(float(data["rate"])), inner)
         if kind == "without_replacement":
             return fixed_sample(int(data["size"]), int(data["population"]), inner)
         if kind == "times":
-            return dp.SelfComposedDpEvent(inner, int(data["count"]))
+            return dp.SelfComposedDpEvent(inner, _count(data["count"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"privacy: {data!r} is no event of a ledger: {error}") from error
     raise ConfigError(f"privacy: '{kind}' is no kind of event that this version knows")
+
+
+def _noise(noise: float) -> float:
+    if not 0.0 <= noise < math.inf:
+        raise ConfigError(f"privacy: a noise multiplier of {noise}: a number from 0 expected")
+    return float(noise)
+
+
+def _rate(rate: float) -> float:
+    if not 0.0 <= rate < math.inf:
+        raise ConfigError(f"privacy: a sampling rate of {rate}: a number from 0 expected")
+    return rate
+
+
+def _count(count: Any) -> int:
+    if int(count) < 0:
+        raise ConfigError(f"privacy: an event that happened {count} times")
+    return int(count)
+
+
+def _mixture(noise: Any, sensitivities: Any, chances: Any) -> dp.DpEvent:
+    moved, weights = tuple(map(float, sensitivities)), tuple(map(float, chances))
+    if len(moved) != len(weights) or not math.isclose(sum(weights), 1.0, rel_tol=1e-9):
+        raise ConfigError(
+            f"privacy: a mixture of {len(moved)} sensitivities, its {len(weights)} chances add up "
+            f"to {sum(weights):g}: one each and a sum of 1 expected"
+        )
+    if not all(value >= 0.0 for value in (*moved, *weights)):
+        raise ConfigError("privacy: a mixture with a negative sensitivity or chance")
+    return MixtureOfGaussiansDpEvent(_noise(float(noise)), moved, weights)

@@ -48,7 +48,9 @@ def _random_stopping(accountant: Accountant, history: History, runs: int, delta:
 
     curve = accountant.rdp_curve(history)
     if curve is None:
-        raise ConfigError("tuning: users' mixtures have no Rényi curve, which its cost rests on")
+        raise ConfigError(
+            f"tuning: no Rényi curve under '{accountant.relation}', which its cost rests on"
+        )
     orders = np.asarray(ORDERS, float)
     # The curve of the choice follows from that of one run, order by order.
     total = rdp._compute_rdp_repeat_and_select(orders, curve, runs, SHAPE)

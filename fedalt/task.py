@@ -41,7 +41,11 @@ class Task(Protocol):
         """Return one site's training data in the form its kernels read."""
 
     def evaluate(self, arrays: Arrays) -> dict[str, float]:
-        """Judge a model on the server's data; an empty mapping where there is none."""
+        """Judge a model on the server's data; an empty mapping where there is none.
+
+        A task that judges on rows which sites learn from has ``judges_training_rows`` true, and
+        no private run lets it.
+        """
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedalt.alternation import History, Phase, Planner, RoundSchedule, Site
-from fedalt.errors import BudgetError, CheckpointError, QuorumError
+from fedalt.errors import BudgetError, CheckpointError
 from fedalt.hashing import arrays_hash
 from fedalt.privacy.ledger import Ledger
 from fedalt.privacy.release import Release
@@ -212,20 +212,22 @@ class Loop:
         self._tell(plan.round, "", strangers)
         for (some, refused), part in zip(answers, open_, strict=True):
             self._tell(plan.round, part.phase.name, refused)
-            check_quorum(parts.federation, part, some, refused)
+            # Noise is released whatever came: one client's failure must not decide about the run.
+            if not part.expected.bounded:
+                check_quorum(parts.federation, part, some, refused)
         for (some, refused), part in zip(answers, open_, strict=True):
             found[part.phase.name] = aggregate(part, some, refused, parts.watch)
         parts.log.emit("aggregated", round=plan.round)
         return [found[part.phase.name] for part in waiting]
 
     def _secure(self, plan: RoundSchedule, part: Dispatch) -> PhaseResult:
-        """Aggregate a phase whose updates nobody sees; below its threshold nothing is unmasked."""
+        """Aggregate a phase whose updates nobody sees.
+
+        One that fails stays charged: shares that came too late, or with a false commitment, may
+        still unmask its sum.
+        """
         parts = self._parts
-        try:
-            result = aggregate_secure(parts.federation, part, parts.watch)
-        except QuorumError as error:
-            parts.ledger.abort(plan.round, part.phase.name, str(error))
-            raise
+        result = aggregate_secure(parts.federation, part, parts.watch)
         self._tell(plan.round, part.phase.name, result.refused)
         return result
 

@@ -266,7 +266,8 @@ def _aggregate(
     # Before aggregation: some stock strategies empty the messages as they go.
     bytes_down = _bytes(part.messages)
     bytes_up = sum(v.nbytes for item in admitted for v in item.reply.arrays.values())
-    steps = sum(item.reply.report.steps for item in admitted)
+    # Who was drawn in secret would follow from how many steps there were.
+    steps = 0 if part.expected.bounded else sum(i.reply.report.steps for i in admitted)
     where = f"round {part.expected.round}, phase '{part.phase.name}'"
     try:
         answer = _ask(part, admitted)

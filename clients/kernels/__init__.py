@@ -17,7 +17,6 @@ _PLACES = {
     "moments": "fedalt.clients.kernels.statistics:moments",
     "curvature": "fedalt.clients.kernels.statistics:curvature",
     "covariance": "fedalt.clients.kernels.statistics:covariance",
-    "local_basis": "fedalt.clients.kernels.statistics:local_basis",
     "score_histogram": "fedalt.clients.kernels.statistics:score_histogram",
     "grassmann": "fedalt.clients.kernels.subspace:grassmann",
     "euclidean": "fedalt.clients.kernels.subspace:euclidean",

@@ -135,8 +135,8 @@ class Planner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where it stands, as plain JSON data."""
-        data = {"fingerprint": self._fingerprint, "round": self._round, "state": self._state}
-        return data if self._secret is None else {**data, "secret": self._secret}
+        # Not the secret: a round that is done again must draw anew, or its draw would hide nobody.
+        return {"fingerprint": self._fingerprint, "round": self._round, "state": self._state}
 
     def load_state_dict(self, data: Mapping[str, Any]) -> None:
         """Go on from where another planner of the same schedule stood.
@@ -150,7 +150,6 @@ class Planner:
                 "resume with the schedule the run was started with, or start a new run"
             )
         self._round, self._state = int(data["round"]), data["state"]
-        self._secret = data.get("secret", self._secret)
 
 
 def fingerprint(schedule: Schedule | Phase) -> str:

@@ -41,13 +41,20 @@ def check_privacy(
     if not any_private(phases):
         _check_alone(config)
         return
-    from fedalt.privacy.terms import check_commits, check_protected, check_relation, terms_of
+    from fedalt.privacy.terms import (
+        check_commits,
+        check_judge,
+        check_protected,
+        check_relation,
+        terms_of,
+    )
 
     terms = terms_of(config, phases, planned.sites)
     assert terms is not None
     check_protected(config, phases, blocks.members)
     check_relation(terms, phases)
     check_commits(config, phases)
+    check_judge(config, task)
     for phase in phases:
         for leaf in leaves(phase):
             if leaf.privacy is not None:
@@ -56,10 +63,10 @@ def check_privacy(
         if phase.privacy is not None and phase.privacy.unit == "client":
             _check_strategy(phase, strategy, blocks)
     _check_cohorts(planned)
-    _check_charges(planned, terms.relation)
+    _check_charges(planned)
 
 
-def _check_charges(planned: Preview, relation: str) -> None:
+def _check_charges(planned: Preview) -> None:
     """See that each phase has a cost, by the first of its rounds."""
     from fedalt.alternation.roster import Roster
     from fedalt.privacy.charges import charges_of
@@ -69,7 +76,7 @@ def _check_charges(planned: Preview, relation: str) -> None:
         for part in plan.parts:
             if part.phase.name not in met:
                 met.add(part.phase.name)
-                charges_of(part.phase, part.cohort, Roster.of(planned.sites), relation)
+                charges_of(part.phase, part.cohort, Roster.of(planned.sites))
 
 
 def _check_alone(config: Mapping[str, Any]) -> None:

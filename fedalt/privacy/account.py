@@ -17,7 +17,7 @@ import numpy as np
 
 from fedalt.privacy.accounting import Accountant, Bound
 from fedalt.privacy.charges import Charge
-from fedalt.privacy.events import EVERYTHING
+from fedalt.privacy.events import EVERYTHING, inside
 
 EMPTY = 0
 """The profile of a site that has never been touched."""
@@ -126,7 +126,8 @@ class Account:
     def histories(self, profile: int, scope: Scope) -> list[dict[dp.DpEvent, int]]:
         """Return what a scope's ε is the largest of: one history a disjoint group of people."""
         rows = [(cell, n) for cell, n in self._profiles[profile] if _within(cell, scope)]
-        if not self.disjoint:
+        # A client that works for two of them is one client.
+        if not self.disjoint or scope.unit == "client":
             return [_composed(rows, scope)]
         values = {getattr(cell, self.disjoint) for cell, _ in rows}
         # Work without a value touches everyone.
@@ -163,14 +164,14 @@ class Account:
         if not tight:
             return largest
         # A profile's tight bound is at most its quick one, so few have to be looked at.
-        best = Bound(0.0, "none")
+        best = Bound(-1.0, "none")
         order = sorted(zip(live, found, strict=True), key=lambda pair: -pair[1].epsilon)
         for number, quick in order:
             if quick.epsilon <= best.epsilon:
                 break
             exact = self.bound(number, scope, delta, tight=True)
             best = max(best, exact, key=lambda bound: bound.epsilon)
-        return best
+        return best if order else Bound(0.0, "none")
 
     def each(self, scope: Scope, delta: float, tight: bool = False) -> np.ndarray:
         """Return every site's ε (sites,)."""
@@ -194,5 +195,7 @@ def _composed(rows: Iterable[tuple[Cell, int]], scope: Scope) -> dict[dp.DpEvent
     for cell, count in rows:
         protected = cell.unit in order and order.index(cell.unit) >= order.index(scope.unit)
         event = dict(cell.alone).get(scope.block, cell.event) if protected else EVERYTHING
+        if protected and cell.unit == "client" != scope.unit:
+            event = inside(event)
         history[event] = history.get(event, 0) + count
     return history

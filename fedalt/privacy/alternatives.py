@@ -55,7 +55,7 @@ def alternatives(found: Forecast, preview: Preview) -> list[Alternative]:
     uniform: Counter[dp.DpEvent] = Counter()
     naive: Counter[dp.DpEvent] = Counter()
     for part in parts:
-        (charge, *_) = charges_of(part.phase, part.cohort, roster, found.terms.relation)
+        (charge, *_) = charges_of(part.phase, part.cohort, roster)
         naive[charge.event] += 1
         uniform[sampled(_expected(part, charge) / len(roster), _inner(charge.event))] += 1
     delta, ask = found.terms.delta, found.account.accountant.tight

@@ -4,13 +4,13 @@ It follows from the phase and its cohort alone, so what a plan foresees is what 
 
     client, central, Poisson    every eligible site:  Poisson(rate) of Gaussian(z)
     client, any other draw      the sites drawn:      Gaussian(z), no amplification
-    client, fixed, replace-one  every eligible site:  m of N of Gaussian(z)
     record, user, gradients     the sites drawn:      T steps of Poisson(q) of Gaussian(z)
     record, any other kernel    the sites drawn:      Gaussian(z)
     no spec                     the sites drawn:      unprotected (ε = ∞)
 
 Poisson draws of clients are secret (see ``fedalt.privacy.noise``); every other draw follows from
-the public seed, so that whoever is drawn is known and nothing is gained by the draw. With bounds
+the public seed, so that whoever is drawn is known and nothing is gained by the draw, under any
+neighbouring relation. With bounds
 a block (``clips``) each block alone costs Gaussian(z), and the blocks of a phase together
 1/z² = Σ (C_b/σ_b)², which is B/z² for B of them.
 """
@@ -25,14 +25,13 @@ import dp_accounting as dp
 import numpy as np
 
 from fedalt.alternation.block import ALL
-from fedalt.alternation.phase import Phase
+from fedalt.alternation.phase import Phase, with_inner
 from fedalt.alternation.privacy_spec import UNITS, PrivacySpec
 from fedalt.alternation.roster import Roster
 from fedalt.alternation.site import Site
 from fedalt.errors import ConfigError
 from fedalt.privacy.events import (
     EVERYTHING,
-    fixed_sample,
     gaussian,
     sampled,
     times,
@@ -80,7 +79,7 @@ class Charge:
 
 
 def charges_of(
-    phase: Phase, cohort: Sequence[Site], roster: Roster, relation: str, noise: float | None = None
+    phase: Phase, cohort: Sequence[Site], roster: Roster, noise: float | None = None
 ) -> list[Charge]:
     """Return what a phase of a round costs; ``noise`` is the multiplier that was really there.
 
@@ -90,10 +89,10 @@ def charges_of(
     if any(leaf.privacy and leaf.privacy.metrics == "release" for leaf in leaves(phase)):
         charges.append(unprotected(phase, cohort, ("metrics",)))
     if phase.privacy is not None and phase.privacy.unit == "client":
-        return [_of_clients(phase, phase.privacy, cohort, roster, relation, noise), *charges]
+        return [_of_clients(phase, phase.privacy, cohort, roster, noise), *charges]
     for leaf in leaves(phase):
-        if phase.inner and phase.view.fraction < 1.0 and leaf.privacy is not None:
-            _check_rate(leaf, leaf.privacy)
+        if phase.inner and leaf.privacy is not None:
+            _check_inner(phase, leaf, leaf.privacy)
         if leaf.privacy is None or leaf.privacy.unit == "client":
             charges.append(unprotected(leaf, cohort))
         else:
@@ -106,8 +105,16 @@ def unprotected(phase: Phase, cohort: Sequence[Site], blocks: tuple[str, ...] = 
     return _charge(phase, "", _indices(cohort), EVERYTHING, Draw("none"), blocks=blocks)
 
 
-def _check_rate(leaf: Phase, spec: PrivacySpec) -> None:
-    if leaf.kernel == GRADIENT and not spec.sample_rate:
+def _check_inner(phase: Phase, leaf: Phase, spec: PrivacySpec) -> None:
+    """See that what an inner phase costs follows from itself."""
+    if leaf.kernel != phase.kernel:
+        raise ConfigError(
+            f"phase '{leaf.name}': its kernel '{leaf.kernel}' does not run inside phase "
+            f"'{phase.name}', whose kernel '{phase.kernel}' does all of the work"
+        )
+    outer = [item for item in with_inner([phase]) if item.inner]
+    narrowed = any(item.view.fraction < 1.0 for item in outer)
+    if leaf.kernel == GRADIENT and narrowed and not spec.sample_rate:
         raise ConfigError(
             f"phase '{leaf.name}': it draws from a view within a view, so how likely a row is "
             "does not follow from its batch size; give privacy.sample_rate"
@@ -119,7 +126,6 @@ def _of_clients(
     spec: PrivacySpec,
     cohort: Sequence[Site],
     roster: Roster,
-    relation: str,
     noise: float | None,
 ) -> Charge:
     if spec.mechanism == "banded" and phase.clients.mode == "poisson":
@@ -139,11 +145,8 @@ def _of_clients(
     elif spec.trust == "central" and selector.mode in ("fixed", "fraction"):
         eligible = roster.places(selector)
         draw = Draw("fixed", len(cohort) / len(eligible), len(cohort), len(eligible))
-        sites = np.asarray(eligible) if relation == "replace_one" else sites
 
     def event(multiplier: float) -> dp.DpEvent:
-        if draw.kind == "fixed" and relation == "replace_one":
-            return fixed_sample(draw.size, draw.population, gaussian(multiplier))
         rate = draw.rate if draw.kind == "poisson" else 1.0
         return sampled(rate, gaussian(multiplier))
 

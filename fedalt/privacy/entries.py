@@ -29,7 +29,8 @@ class Terms:
     """What holds for a whole ledger.
 
     ``budget`` maps a unit (``client``), or a unit and a block (``client/body``), to the largest
-    ε; ``disjoint`` names the attribute of which every person has one value; ``records`` counts
+    ε; ``adaptive`` says that what a run measures decides about its phases or its end;
+    ``disjoint`` names the attribute of which every person has one value; ``records`` counts
     the training records of all sites.
     """
 
@@ -39,6 +40,7 @@ class Terms:
     relation: str = "add_remove"
     disjoint: str = ""
     policy: str = "stop"
+    adaptive: bool = False
     budget: Mapping[str, float] = field(default_factory=dict)
     config_sha256: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +62,7 @@ def reserved(
     charges: Sequence[Charge],
     planned: int,
     spent: Mapping[str, Bound],
+    fixed: bool = True,
 ) -> dict[str, Any]:
     """Return the entry of what a phase is about to spend."""
     return _plain(
@@ -71,7 +74,7 @@ def reserved(
             charges=[_charge(run_id, charge) for charge in charges],
             mechanism=_mechanism(phase, None),
             planned=planned,
-            fixed_in_advance=True,
+            fixed_in_advance=fixed,
             spent=_spent(spent),
         )
     )
@@ -87,6 +90,7 @@ def committed(
     replies: int,
     applied: Protection | None,
     spent: Mapping[str, Bound],
+    fixed: bool = True,
 ) -> dict[str, Any]:
     """Return the entry of what a phase did spend."""
     released = [*dict.fromkeys(block for charge in charges for block in charge.blocks)]
@@ -102,7 +106,7 @@ def committed(
             planned=planned,
             replies=replies,
             released=released,
-            fixed_in_advance=True,
+            fixed_in_advance=fixed,
             spent=_spent(spent),
         )
     )

@@ -67,6 +67,21 @@ def times(event: dp.DpEvent, count: int) -> dp.DpEvent:
     return event if count == 1 else dp.SelfComposedDpEvent(event, int(count))
 
 
+def inside(event: dp.DpEvent) -> dp.DpEvent:
+    """Return what a client's mechanism costs someone inside the client.
+
+    One record turns a clipped update into another, up to twice the bound away, in a client that
+    takes part in both worlds: half the multiplier, and nothing that a draw of clients would save.
+    """
+    if isinstance(event, dp.GaussianDpEvent):
+        return gaussian(event.noise_multiplier / 2.0)
+    if isinstance(event, dp.PoissonSampledDpEvent):
+        return inside(event.event)
+    if isinstance(event, dp.SelfComposedDpEvent):
+        return times(inside(event.event), event.count)
+    return EVERYTHING
+
+
 def to_plain(event: dp.DpEvent) -> dict[str, Any]:
     """Return an event as plain JSON data that :func:`from_plain` reads."""
     if isinstance(event, dp.NoOpDpEvent):

@@ -98,7 +98,7 @@ def forecast(
     ``each_round`` the ε of every unit is known after every round, not only at the end.
     """
     roster = Roster.of(preview.sites)
-    account = Account(terms.sites, terms.relation, terms.disjoint)
+    account = Account(terms.sites, terms.relation, terms.disjoint, terms.adaptive)
     asked, turns = Filter(terms), Turns()
     known: dict[tuple[int, tuple[int, ...]], tuple[PlannedPhase, list[Charge]]] = {}
 
@@ -106,7 +106,7 @@ def forecast(
         # Rounds share phases, and whole cohorts: the same objects cost the same.
         key = (id(part.phase), tuple(map(id, part.cohort)))
         if key not in known:
-            made = charges_of(part.phase, part.cohort, roster, terms.relation)
+            made = charges_of(part.phase, part.cohort, roster)
             known[key] = (part, made)
         return known[key][1]
 

@@ -47,13 +47,13 @@ class PrivacyLedger:
 
     def __init__(self, terms: Terms, roster: Roster, folder: Path, run_id: str) -> None:
         self._terms, self._roster, self._run_id = terms, roster, run_id
-        self._path = folder / FILE
+        self._path, self._fixed = folder / FILE, not terms.adaptive
         self._touches = TouchLedger()
         self._open: dict[tuple[int, str], tuple[int, list[Charge], int]] = {}
         self._filter = Filter(terms)
         self._turns: dict[str, list[tuple[int, np.ndarray]]] = {}
         self._separations: dict[str, Separation] = {}
-        self._account = Account(terms.sites, terms.relation, terms.disjoint)
+        self._account = Account(terms.sites, terms.relation, terms.disjoint, terms.adaptive)
         self._chain = Chain(self._path, self._take_up())
         self._chain.append(entries.opened(run_id, terms))
 
@@ -100,7 +100,9 @@ class PrivacyLedger:
             asked = len(part.cohort)
             kept.append((part.phase.name, costs, asked))
             written.append(
-                entries.reserved(self._run_id, plan.round, part.phase, costs, asked, now)
+                entries.reserved(
+                    self._run_id, plan.round, part.phase, costs, asked, now, self._fixed
+                )
             )
         try:
             numbers = self._chain.append(*written)
@@ -125,7 +127,7 @@ class PrivacyLedger:
         self._separations[name].enter(number, [site.index for site in part.cohort])
 
     def _charges(self, part: PlannedPhase) -> list[Charge]:
-        return charges_of(part.phase, part.cohort, self._roster, self._terms.relation)
+        return charges_of(part.phase, part.cohort, self._roster)
 
     def commit(self, round_number: int, releases: Sequence[Release]) -> dict[str, float]:
         """Write what a round released; noise that was not as planned is charged as it was."""
@@ -149,6 +151,7 @@ class PrivacyLedger:
                     len(release.sites),
                     release.applied,
                     spent(self._account, self._terms),
+                    self._fixed,
                 )
             )
         self._chain.append(*written)
@@ -161,7 +164,7 @@ class PrivacyLedger:
             return planned
         cohort = [self._roster[int(index)] for charge in planned for index in charge.sites]
         noise = applied.noise_multiplier
-        return charges_of(release.phase, cohort, self._roster, self._terms.relation, noise)
+        return charges_of(release.phase, cohort, self._roster, noise)
 
     def abort(self, round_number: int, phase: str, reason: str) -> None:
         """Write that a reservation came to nothing."""
@@ -181,8 +184,8 @@ class PrivacyLedger:
         asked, number = len(cohort), self.head.lines
         entry = (self._run_id, round_number, phase)
         self._chain.append(
-            entries.reserved(*entry, [charge], asked, now),
-            entries.committed(*entry, number, [charge], asked, asked, None, now),
+            entries.reserved(*entry, [charge], asked, now, self._fixed),
+            entries.committed(*entry, number, [charge], asked, asked, None, now, self._fixed),
         )
 
     def state_dict(self) -> dict[str, Any]:

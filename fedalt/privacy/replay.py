@@ -78,7 +78,7 @@ class Replay:
         terms = read_terms(entry.terms)
         if self.account is None:
             self.run_id = entry.run_id
-            self.account = Account(terms.sites, terms.relation, terms.disjoint)
+            self.account = Account(terms.sites, terms.relation, terms.disjoint, terms.adaptive)
         elif self.terms is None or _unlike(terms, self.terms) or entry.run_id != self.run_id:
             raise LedgerError(f"entry {entry.number} opens the ledger on other terms than before")
         self.terms = terms
@@ -131,5 +131,5 @@ def check_stated(entry: ledger_pb2.LedgerEntry, found: Mapping[str, Bound]) -> N
 
 def _unlike(new: Terms, old: Terms) -> bool:
     """Say whether terms differ in what an ε depends on; a budget may be changed on a resume."""
-    keys = ("sites", "records", "delta", "relation", "disjoint")
+    keys = ("sites", "records", "delta", "relation", "disjoint", "adaptive")
     return any(getattr(new, key) != getattr(old, key) for key in keys)

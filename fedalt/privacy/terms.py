@@ -6,8 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+from fedalt.alternation.adapt import Adaptive
+from fedalt.alternation.local import LOCAL
+from fedalt.alternation.parse import parse_schedule
 from fedalt.alternation.phase import Phase, with_inner
 from fedalt.alternation.privacy_spec import UNITS
+from fedalt.alternation.schedule import Schedule, walk
 from fedalt.alternation.site import Site
 from fedalt.errors import ConfigError, nearest
 from fedalt.hashing import json_hash
@@ -68,9 +72,22 @@ def terms_of(
         disjoint=settings["disjoint"],
         policy=settings["policy"],
         budget=_budget(settings["budget"], units, phases),
+        adaptive=decides(parse_schedule(config["phases"], config["schedule"])),
         config_sha256=json_hash({k: v for k, v in config.items() if k != "compared"}),
         versions=versions_here(),
     )
+
+
+def decides(schedule: Schedule) -> bool:
+    """Say whether what a run measures decides about its phases, or when it ends.
+
+    Then only bounds that hold at every such end are sound (see ``Accountant.tight``).
+    """
+    for node in walk(schedule):
+        condition = getattr(node, "stop", None) or getattr(node, "condition", None)
+        if isinstance(node, Adaptive) or getattr(condition, "needs_metrics", False):
+            return True
+    return False
 
 
 def _budget(
@@ -103,8 +120,16 @@ def check_protected(
 
     ``privacy.allow_unprotected=true`` lets it pass; the ledger then counts it as ε = ∞.
     """
-    if not private_phases(phases) or config["privacy"]["allow_unprotected"]:
+    if not private_phases(phases):
         return
+    if config["privacy"]["allow_unprotected"]:
+        if config["privacy"]["budget"]:
+            raise ConfigError(
+                "privacy.allow_unprotected=true lets ε be infinite, which no privacy.budget holds; "
+                "take one of the two away"
+            )
+        return
+    _check_local(phases)
     hint = "or say privacy.allow_unprotected=true, and every ε is infinite"
     for phase in phases:
         for leaf in leaves(phase):
@@ -123,6 +148,37 @@ def check_protected(
         raise ConfigError(
             f"evaluate.clients_every={every} tells what clients measure on their own data, which "
             f"no noise covers; set it to 0 and let the server judge, {hint}"
+        )
+
+
+def _check_local(phases: Sequence[Phase]) -> None:
+    """Refuse rows' protection beside blocks that stay at a site and saw its rows without."""
+    units = units_of(phases)
+    if not {"record", "user"} & set(units):
+        return
+    for phase in phases:
+        kept = [b for item in with_inner([phase]) for b, rule in item.aggregate.items()
+                if rule == LOCAL]  # fmt: skip
+        rows = all(leaf.privacy and leaf.privacy.unit != "client" for leaf in leaves(phase))
+        if kept and not rows:
+            raise ConfigError(
+                f"phase '{phase.name}' trains block '{kept[0]}', which stays at each site, without "
+                "protecting rows: later phases that protect rows would tell of them through it; "
+                "give it unit 'record' too, or share the block"
+            )
+
+
+def check_judge(config: Mapping[str, Any], task: object) -> None:
+    """Raise :class:`ConfigError` where the server would judge on the sites' training rows.
+
+    A task says that it does by ``judges_training_rows``.
+    """
+    every = config["evaluate"]["server_every"]
+    allowed = config["privacy"]["allow_unprotected"]
+    if every and getattr(task, "judges_training_rows", False) and not allowed:
+        raise ConfigError(
+            f"evaluate.server_every={every}: {type(task).__name__} judges on the sites' training "
+            "rows, which no noise covers; set it to 0, or use a task that holds rows out"
         )
 
 

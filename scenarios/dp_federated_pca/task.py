@@ -29,6 +29,8 @@ class PrivatePCA(FederatedPCA):
     :class:`ConfigError`, and :class:`fedalt.errors.DataError` for the files.
     """
 
+    judges_training_rows = False
+
     def __init__(
         self,
         data: str = "auto",

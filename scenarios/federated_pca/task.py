@@ -44,6 +44,9 @@ class FederatedPCA:
     choice is used.
     """
 
+    judges_training_rows = True
+    """Whether :meth:`evaluate` reads the records that sites learn from."""
+
     def __init__(
         self,
         data: str = "auto",

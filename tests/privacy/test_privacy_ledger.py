@@ -14,7 +14,8 @@ import pytest
 from privacy_plans import DELTA, client_phase, ledger, record_phase, roster, rounds, run_round
 
 from fedalt.alternation import Phase, Selector
-from fedalt.errors import BudgetError, CheckpointError, LedgerError
+from fedalt.alternation.phase import View
+from fedalt.errors import BudgetError, CheckpointError, ConfigError, LedgerError
 from fedalt.privacy.account import Scope
 from fedalt.privacy.accounting import Accountant
 from fedalt.privacy.charges import charges_of
@@ -135,12 +136,11 @@ def test_blocks_and_tasks_of_one_person_add_up(tmp_path: Path) -> None:
 
 def test_tasks_that_share_nobody_are_compared_not_added(tmp_path: Path) -> None:
     book = ledger(tmp_path, SITES, disjoint="task")
-    everyone = Selector()
     for number, task in enumerate(("a", "b", "", "b"), start=1):
-        phase = client_phase(noise=8.0, clients=everyone, task=task)
+        phase = record_phase(noise=8.0, kernel="covariance", task=task)
         run_round(book, rounds(phase, sites=SITES, number=number))
     wanted = Accountant().fast({gaussian(8.0): 3}, DELTA).epsilon
-    assert book.account.worst(Scope("client"), DELTA).epsilon == pytest.approx(wanted)
+    assert book.account.worst(Scope("record"), DELTA).epsilon == pytest.approx(wanted)
 
 
 def test_bounds_a_block_cost_a_block_less_than_all(tmp_path: Path) -> None:
@@ -156,10 +156,12 @@ def test_bounds_a_block_cost_a_block_less_than_all(tmp_path: Path) -> None:
     assert found[1] == found[2] == pytest.approx(spend.fast(one, DELTA).epsilon)
 
 
-def test_clients_cover_their_records_but_not_the_reverse(tmp_path: Path) -> None:
+def test_a_client_s_noise_hides_a_record_half_as_well(tmp_path: Path) -> None:
+    """A record turns one clipped update into another, up to twice the bound away."""
     book = ledger(tmp_path, SITES)
-    run_round(book, rounds(client_phase(clients=Selector()), sites=SITES))
-    assert book.account.worst(Scope("record"), DELTA).epsilon < 10
+    run_round(book, rounds(client_phase(noise=2.0), sites=SITES))
+    found = book.account.worst(Scope("record"), DELTA).epsilon
+    assert found == pytest.approx(Accountant().fast({gaussian(1.0): 1}, DELTA).epsilon)
     run_round(book, rounds(record_phase("rows"), sites=SITES, number=2))
     assert math.isinf(book.account.worst(Scope("client"), DELTA).epsilon)
     assert book.account.worst(Scope("record"), DELTA).epsilon < 20
@@ -264,10 +266,33 @@ def test_terms_do_not_change_under_a_ledger(tmp_path: Path) -> None:
     ledger(tmp_path, SITES, budget={"client": 3.0})
 
 
-def test_fixed_samples_gain_nothing_but_under_replace_one() -> None:
+def test_draws_that_anyone_can_repeat_gain_nothing() -> None:
     phase = client_phase(clients=Selector(mode="fixed", count=5), noise=2.0)
-    cohort = [SITES[i] for i in range(5)]
-    (charge,) = charges_of(phase, cohort, SITES, "add_remove")
+    (charge,) = charges_of(phase, [SITES[i] for i in range(5)], SITES)
     assert charge.sites.tolist() == list(range(5)) and charge.event == gaussian(2.0)
-    (charge,) = charges_of(phase, cohort, SITES, "replace_one")
-    assert len(charge.sites) == 20 and charge.event.sample_size == 5
+
+
+def test_a_client_of_two_modalities_is_one_client(tmp_path: Path) -> None:
+    book = ledger(tmp_path, SITES, disjoint="modality")
+    for number, modality in enumerate(("ct", "mr"), start=1):
+        phase = client_phase(noise=8.0, clients=Selector(), modality=modality)
+        run_round(book, rounds(phase, sites=SITES, number=number))
+    wanted = Accountant().fast({gaussian(8.0): 2}, DELTA).epsilon
+    assert book.account.worst(Scope("client"), DELTA).epsilon == pytest.approx(wanted)
+
+
+def test_what_is_measured_may_not_decide_by_bounds_that_forbid_it(tmp_path: Path) -> None:
+    book = ledger(tmp_path, SITES, adaptive=True)
+    run_round(book, rounds(client_phase(), sites=SITES))
+    assert book.spent()["client"]["bound"] == "rdp"
+    assert not any(entry.get("fixed_in_advance") for entry in entries(tmp_path))
+
+
+@pytest.mark.parametrize("inner", ["kernel", "view"])
+def test_an_inner_phase_costs_what_it_says(inner: str) -> None:
+    leaf = Phase("rows", batch_size=10, kernel="covariance" if inner == "kernel" else "gradient")
+    middle = Phase("middle", inner=(leaf,), view=View(0.25 if inner == "view" else 1.0))
+    phase = record_phase("outer", inner=(middle,))
+    words = "does not run inside" if inner == "kernel" else "a view within a view"
+    with pytest.raises(ConfigError, match=words):
+        charges_of(phase, list(SITES), SITES)

@@ -203,14 +203,14 @@ def test_sites_of_many_sizes_have_their_own_epsilon() -> None:
 
 def test_disjoint_modalities_are_compared_not_added() -> None:
     both = cycle(
-        client_phase("ct", noise=8.0, modality="ct", clients=Selector()),
-        client_phase("mr", noise=8.0, modality="mr", clients=Selector()),
+        record_phase("ct", noise=8.0, modality="ct", kernel="covariance"),
+        record_phase("mr", noise=8.0, modality="mr", kernel="covariance"),
     )
     joint, _ = foretold(both, TWENTY, 50)
     apart, _ = foretold(both, TWENTY, 50, disjoint="modality")
-    assert apart.total()["client"].epsilon == pytest.approx(2.56, abs=0.01)
-    assert joint.total()["client"].epsilon > apart.total()["client"].epsilon
-    assert np.all(touches(apart.account, Scope("client")) == 25)
+    assert apart.total()["record"].epsilon == pytest.approx(2.56, abs=0.01)
+    assert joint.total()["record"].epsilon > apart.total()["record"].epsilon
+    assert np.all(touches(apart.account, Scope("record")) == 25)
 
 
 def test_rows_of_a_plan_are_a_round_and_a_unit() -> None:

@@ -13,6 +13,7 @@ from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.errors import ConfigError
 from fedalt.privacy.account import Account, Scope
 from fedalt.privacy.charges import charges_of
+from fedalt.privacy.events import fixed_sample, gaussian
 from fedalt.privacy.entries import Terms
 from fedalt.privacy.forecast import forecast
 from fedalt.privacy.wanted import noise_factor, scaled
@@ -64,17 +65,14 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 def test_a_scaled_event_is_the_event_of_scaled_noise(name: str) -> None:
     phase, cohort = SPECS[name], list(SITES)
-    before = charges_of(phase, cohort, SITES, "add_remove")
-    after = charges_of(louder(phase, 2.0), cohort, SITES, "add_remove")
+    before = charges_of(phase, cohort, SITES)
+    after = charges_of(louder(phase, 2.0), cohort, SITES)
     assert [scaled(charge.event, 2.0) for charge in before] == [charge.event for charge in after]
 
 
 def test_a_fixed_sample_scales_too() -> None:
-    phase = client_phase(noise=1.3, clients=Selector("fixed", count=5))
-    cohort = [SITES[i] for i in range(5)]
-    (before,) = charges_of(phase, cohort, SITES, "replace_one")
-    (after,) = charges_of(louder(phase, 0.5), cohort, SITES, "replace_one")
-    assert scaled(before.event, 0.5) == after.event
+    event = fixed_sample(5, 20, gaussian(1.3))
+    assert scaled(event, 0.5) == fixed_sample(5, 20, gaussian(0.65))
 
 
 def test_no_noise_reaches_a_target_past_an_open_release() -> None:

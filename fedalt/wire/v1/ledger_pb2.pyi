@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LedgerTerms(_message.Message):
-    __slots__ = ("relation", "delta", "disjoint", "policy", "budget", "config_sha256", "versions", "sites", "records")
+    __slots__ = ("relation", "delta", "disjoint", "policy", "budget", "config_sha256", "versions", "sites", "records", "adaptive")
     class BudgetEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class LedgerTerms(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SITES_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTIVE_FIELD_NUMBER: _ClassVar[int]
     relation: str
     delta: float
     disjoint: str
@@ -40,7 +41,8 @@ class LedgerTerms(_message.Message):
     versions: _containers.ScalarMap[str, str]
     sites: int
     records: int
-    def __init__(self, relation: _Optional[str] = ..., delta: _Optional[float] = ..., disjoint: _Optional[str] = ..., policy: _Optional[str] = ..., budget: _Optional[_Mapping[str, float]] = ..., config_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., sites: _Optional[int] = ..., records: _Optional[int] = ...) -> None: ...
+    adaptive: bool
+    def __init__(self, relation: _Optional[str] = ..., delta: _Optional[float] = ..., disjoint: _Optional[str] = ..., policy: _Optional[str] = ..., budget: _Optional[_Mapping[str, float]] = ..., config_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., sites: _Optional[int] = ..., records: _Optional[int] = ..., adaptive: _Optional[bool] = ...) -> None: ...
 
 class Draw(_message.Message):
     __slots__ = ("kind", "rate", "size", "population")

@@ -1,4 +1,4 @@
-"""Draws that hide who takes part: nobody stores them, and no client's failure decides for others."""
+"""Draws that hide who takes part: nobody stores them; no client decides for others by failing."""
 
 from __future__ import annotations
 

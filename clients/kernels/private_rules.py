@@ -53,10 +53,10 @@ def _check_rate(order: Order, site: SiteContext, plan: Plan, where: str) -> None
         "rows drawn anew (site_draw)": hasattr(site.task, "site_draw"),
     }
     found = [what for what, holds in unknown.items() if holds]
-    if found and not plan.phase.privacy.sample_rate:
+    if found:
         raise ConfigError(
-            f"{where}: of {found[0]} it is not public how many rows there are, so batch_size says "
-            "no rate; set privacy.sample_rate to the probability q of a row in a step"
+            f"{where}: of {found[0]} it is not public how many rows there are, and the divisor q·n "
+            "of a step would tell it; let the phase see all of a site's rows, or protect clients"
         )
 
 

@@ -51,6 +51,8 @@ from fedalt.clients.kernels.steps import (
     proximal,
 )
 from fedalt.errors import ConfigError, FedaltError
+from fedalt.privacy.noise import noise_generator
+from fedalt.seeds import Seeds
 
 
 @dataclass
@@ -81,7 +83,7 @@ class _Run:
         model.module.train()
         with (
             model.still(still),
-            lent_randomness(stage.seeds, model.device),
+            lent_randomness(_ambient(stage, private is not None), model.device),
             self._gradient(params, private) as gradient,
         ):
             step = self._step(stage, trained, gradient, update, hooks)
@@ -162,6 +164,19 @@ class _Run:
             raise FedaltError(
                 f"{self.where}, step {self.steps}: a parameter is not finite; {ADVICE}"
             )
+
+
+def _ambient(stage: Stage, private: bool) -> Seeds:
+    """Return what torch's own draws, such as dropout's, come from.
+
+    A private stage's are secret: with masks that anyone can draw again, one row more would move
+    the masks, and so the gradients, of all rows behind it.
+    """
+    spec = stage.phase.privacy
+    if not private or spec is None:
+        return stage.seeds
+    drawn = noise_generator(spec.rng, stage.seeds.at("ambient")).integers(2**62)
+    return Seeds(int(drawn))
 
 
 def run_sequential(

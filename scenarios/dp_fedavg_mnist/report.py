@@ -58,8 +58,8 @@ def _row(name: str, run: Finished) -> tuple[Value, ...]:
         spec.get("noise"),
         spec.get("clip"),
         "∞" if math.isinf(spent) else spent,
-        float(run.result["metrics"]["server/accuracy"]),
-        float(run.result["metrics"]["server/loss"]),
+        run.result["metrics"].get("server/accuracy"),
+        run.result["metrics"].get("server/loss"),
         float(run.result["bytes_up"]) / 1e6,
     )
 

@@ -13,8 +13,8 @@ from fedalt.alternation.privacy_spec import PrivacySpec
 from fedalt.errors import ConfigError
 from fedalt.privacy.account import Account, Scope
 from fedalt.privacy.charges import charges_of
-from fedalt.privacy.events import fixed_sample, gaussian
 from fedalt.privacy.entries import Terms
+from fedalt.privacy.events import fixed_sample, gaussian
 from fedalt.privacy.forecast import forecast
 from fedalt.privacy.wanted import noise_factor, scaled
 

@@ -278,6 +278,14 @@ def _check_shapes(data: Any, overrides: Sequence[str], path: Path) -> None:
             shape = "entries 'name: value'" if wanted is dict else "a list such as [a, b]"
             origin = _origin(key, overrides, path)
             raise ConfigError(f"{key}: {shape} expected, but here is {value!r} ({origin})")
+    budget = data.get("privacy", {}).get("budget", {})
+    interpolated = isinstance(budget, str) and budget.startswith("${")
+    if not isinstance(budget, dict) and not interpolated:
+        origin = _origin("privacy.budget", overrides, path)
+        raise ConfigError(
+            "privacy.budget: entries 'unit: ε' expected, such as {client: 8}, but here is "
+            f"{budget!r} ({origin})"
+        )
 
 
 def _origin(key: str, overrides: Sequence[str], path: Path) -> str:

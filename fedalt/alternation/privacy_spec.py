@@ -87,21 +87,21 @@ class PrivacySpec:
         self._check_combination()
 
     def _check_numbers(self) -> None:
-        finite = all(
-            math.isfinite(v) and not isinstance(v, bool)
-            for v in (self.noise, self.clip, *self.clips.values())
-        )
-        if not finite or self.noise <= 0.0:
+        if not isinstance(self.clips, Mapping):
+            raise ScheduleError(_no_clips(self.clips))
+        if not _finite(self.noise) or self.noise <= 0.0:
             raise ScheduleError(
                 f"privacy: noise is {self.noise}, but must be a number above 0: without noise a "
                 "contribution of any size is given away (ε = ∞); leave the phase's privacy out to "
                 "train without"
             )
-        if not all(bound > 0.0 for bound in (self.clip, *self.clips.values())):
-            raise ScheduleError(
-                f"privacy: clip is {dict(self.clips) or self.clip}, but must be above 0: noise can "
-                "only hide contributions of bounded size"
-            )
+        bounds = {"clip": self.clip, **{f"clips.{name}": v for name, v in self.clips.items()}}
+        for key, bound in bounds.items():
+            if not _finite(bound) or bound <= 0.0:
+                raise ScheduleError(
+                    f"privacy: {key} is {bound}, but must be a finite number above 0: noise can "
+                    "only hide contributions of bounded size"
+                )
         for key, low, high in (
             ("weight_cap", 0.0, 1e9),
             ("denominator", 0.0, 1e12),
@@ -124,7 +124,15 @@ class PrivacySpec:
                 self.mechanism == "gaussian" or (of_client and self.trust == "central"),
                 "mechanism 'banded' needs unit 'client' and trust 'central'",
             ),
-            ((self.mechanism == "banded") == (self.bands > 1), "'banded' needs bands of 2 or more"),
+            (
+                self.mechanism == "banded" or self.bands == 0,
+                f"bands is {self.bands}, but noise is correlated only with mechanism: banded; set "
+                "that, or leave bands out",
+            ),
+            (
+                self.mechanism != "banded" or self.bands > 1,
+                f"mechanism 'banded' needs bands of 2 or more, but bands is {self.bands}",
+            ),
             (
                 not self.quantile
                 or (of_client and self.trust == "central" and self.mechanism == "gaussian"),
@@ -142,8 +150,13 @@ class PrivacySpec:
                 "dropouts needs trust 'distributed'",
             ),
             (
-                (self.unit == "user") == (self.contributions > 1),
-                "contributions above 1 go with unit 'user'",
+                self.unit != "user" or self.contributions > 1,
+                f"unit 'user' with contributions {self.contributions}: set contributions to 2 or "
+                "more, the most records one user may have, or unit: record",
+            ),
+            (
+                self.unit == "user" or self.contributions == 1,
+                f"contributions is {self.contributions}, but must be 1 unless unit is 'user'",
             ),
         ]
         for holds, text in rules:
@@ -158,6 +171,11 @@ class PrivacySpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PrivacySpec:
         """Read plain data; raises :class:`ScheduleError` with the nearest known key."""
+        if not isinstance(data, Mapping):
+            raise ScheduleError(
+                f"privacy is {data!r}, but entries 'name: value' are expected, such as "
+                "{unit: client, clip: 1.0, noise: 1.0}"
+            )
         known = tuple(item.name for item in fields(cls))
         for key in data:
             if key not in known:
@@ -168,9 +186,10 @@ class PrivacySpec:
             if value is None:
                 values.pop(item.name, None)
             elif item.name == "clips":
-                values["clips"] = {
-                    str(k): _number(v, f"clips.{k}") for k, v in sorted(value.items())
-                }
+                if not isinstance(value, Mapping):
+                    raise ScheduleError(_no_clips(value))
+                bounds = {str(k): _number(v, f"clips.{k}") for k, v in value.items()}
+                values["clips"] = dict(sorted(bounds.items()))
             elif item.type == "float":
                 values[item.name] = _number(value, item.name)
             elif item.type == "int" and (not isinstance(value, int) or isinstance(value, bool)):
@@ -180,7 +199,21 @@ class PrivacySpec:
 
 def _number(value: Any, key: str) -> float:
     """Read a number; YAML reads ``1e-3`` as text, so a text of one will do."""
+    wrong = f"privacy: {key} is {value!r}, but must be a number"
+    if isinstance(value, bool):
+        raise ScheduleError(wrong)
     try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError) as error:
-        raise ScheduleError(f"privacy: {key} is {value!r}, but must be a number") from error
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ScheduleError(wrong) from error
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, bool) and math.isfinite(value)
+
+
+def _no_clips(value: Any) -> str:
+    return (
+        f"privacy: clips is {value!r}, but a bound for each block is expected, block: bound, such "
+        "as {body: 1.0, head: 0.5}; clip is the one for the whole contribution"
+    )

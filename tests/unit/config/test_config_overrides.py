@@ -114,6 +114,14 @@ def test_overrides_do_what_they_say(
         ("engine.name=warp", r"engine.name='warp': must be"),
         ("engine.timeout=-1", r"engine.timeout=-1.0: must be null .* or more than 0"),
         ("checkpoint=3", r"checkpoint: entries 'name: value' expected, .* 3 \(set by"),
+        (
+            "privacy.budget=3",
+            r"^privacy\.budget: entries 'unit: ε' expected, such as \{client: 8\}, .* 3 \(set by",
+        ),
+        (
+            "privacy.budget=[client]",
+            r"^privacy\.budget: entries 'unit: ε' .* \['client'\] \(set by",
+        ),
         ("evaluate.foo=1", r"'evaluate.foo' \(known: clients_every, each, server_every\)"),
         ("watch=x", r"watch: a list such as \[a, b\] expected, but here is 'x'"),
         ("name=a/b", r"name='a/b': must be letters"),

@@ -68,3 +68,30 @@ def test_noise_beyond_what_clients_bear_teaches_nothing(tmp_path: Path) -> None:
     much = finish(tmp_path / "much", "", *often, "phases.train.privacy.noise=50")
     assert little.metric("server/accuracy")[1][-1] > 0.5
     assert much.metric("server/accuracy")[1][-1] < 0.4
+
+
+def test_a_run_shorter_than_its_judging_says_so(tmp_path: Path) -> None:
+    run = finish(tmp_path / "run", "", "rounds=2", "evaluate.server_every=5")
+    free = finish(tmp_path / "free", "free", "rounds=3", "evaluate.server_every=2")
+    task = TaskCache()(run.config["task"])
+    alone = report.write(task, {"main": run}, tmp_path)
+    assert [path.name for path in alone.figures] == ["spent.png"]
+    table = alone.tables[0]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["test accuracy"] is None
+    assert row["ε of a client"] == report.epsilon(run)
+    assert "main: never judged (evaluate.server_every=5)" in table.notes
+    both = report.write(task, {"main": run, "free": free}, tmp_path)
+    assert all(path.is_file() for path in both.figures)
+    row = dict(zip(table.columns, both.tables[0].rows[1], strict=True))
+    assert row["test accuracy"] == free.metric("server/accuracy")[1][-1]
+    assert "free: judged last in round 2 of 3 (evaluate.server_every=2)" in both.tables[0].notes
+
+
+def test_a_private_run_tells_nothing_of_what_clients_hold(tmp_path: Path) -> None:
+    run, free = finish(tmp_path / "run"), finish(tmp_path / "free", "free")
+    task = TaskCache()(run.config["task"])
+    for runs, told in (({"main": free}, True), ({"main": run}, False)):
+        notes = " ".join(report.write(task, runs, tmp_path).tables[0].notes)
+        assert ("a client holds 10 to 10 images" in notes) == told
+        assert ("left out: computed on clients' own images" in notes) != told

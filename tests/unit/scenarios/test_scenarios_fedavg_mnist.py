@@ -106,3 +106,26 @@ def test_it_learns(tmp_path: Path) -> None:
     run = finish(tmp_path, "task.rows=1400", "rounds=10", "phases.train.clients.count=5")
     values = run.metric("server/accuracy")[1]
     assert values[-1] > max(0.6, values[0])
+
+
+def test_a_private_run_leaves_out_what_is_computed_on_clients_own_images(tmp_path: Path) -> None:
+    run = finish(
+        tmp_path,
+        "strategy._target_=fedalt.server.strategies.blockwise.Blockwise",
+        "~strategy.fraction_evaluate",
+        "phases.train.clients={mode: poisson, rate: 0.5}",
+        "+phases.train.privacy={unit: client, clip: 0.5, noise: 1.0}",
+        "privacy.delta=1e-2",
+        "evaluate.clients_every=0",
+    )
+    assert report.private(run)
+    made = report.write(TaskCache()(run.config["task"]), {"main": run}, tmp_path)
+    table = made.tables[0]
+    assert [path.name for path in made.figures] == ["accuracy.png"]
+    assert not any("client" in column for column in table.columns)
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    assert any(
+        note.endswith("left out: computed on clients' own images, which no account covers")
+        for note in table.notes
+    )
+    assert not any("holds" in note for note in table.notes)

@@ -36,16 +36,16 @@ def write(task: Task, runs: Mapping[str, Finished], folder: Path) -> Report:
     rows = tuple(_row(digits, label, run, told) for label, run in runs.items())
     series = {label: run.metric("server/accuracy") for label, run in runs.items()}
     title_of = f"test accuracy by round: {name}"
-    figures = (curves(series, folder / "accuracy.png", "test accuracy", title_of),)
+    drawn = curves(series, folder / "accuracy.png", "test accuracy", title_of)
     notes: tuple[str, ...] = (f"data: {digits.images.source}",)
     if not told:
         left = f"client accuracies and labels left out: {LEFT_OUT}"
         (folder / "labels.png").unlink(missing_ok=True)
-        return Report((Table(title, columns, rows, (*notes, left)),), figures)
+        return Report((Table(title, columns, rows, (*notes, left)),), (drawn,))
     table = label_table(digits.parts, digits.labels, len(digits.images.classes))
     notes += _holdings(table)
-    figures = (plot_labels(table, folder / "labels.png", digits.images.classes), *figures)
-    return Report((Table(title, columns, rows, notes),), figures)
+    labels = plot_labels(table, folder / "labels.png", digits.images.classes)
+    return Report((Table(title, columns, rows, notes),), (labels, drawn))
 
 
 def private(run: Finished) -> bool:

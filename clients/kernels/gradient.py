@@ -36,7 +36,8 @@ from fedalt.clients.kernels.settings import LocalSettings, check_methods
 from fedalt.clients.kernels.stages import Plan, spec_of
 from fedalt.errors import FedaltError
 from fedalt.modes import AUTO, SEQUENTIAL, Mode
-from fedalt.privacy.stages import is_private
+from fedalt.privacy.stages import is_private, leaves
+from fedalt.task import Task
 
 _WAYS = "|ways"
 """Where facts hold the ways of private stages: no phase has a name like it."""
@@ -68,6 +69,16 @@ class GradientKernel:
         settings = LocalSettings.read(phase, Order("", 1, phase, {}, ()))
         if spec_of(phase) is not None:
             check_methods(settings, f"phase '{phase.name}'")
+
+    def check_task(self, phase: Phase, task: Task) -> None:
+        """Raise :class:`ConfigError` for a task and model that a private phase cannot protect.
+
+        The model is built, no row is read. A phase that protects no rows is not judged.
+        """
+        if any(spec_of(leaf) is not None for leaf in leaves(phase)):
+            from fedalt.clients.kernels.private_rules import check_phase
+
+            check_phase(self._made.models(task, "cpu"), phase, task)
 
     def __call__(self, order: Order, site: SiteContext) -> Work:
         """Return the trained arrays, row count, ``loss`` and the task's metrics, and steps.

@@ -350,13 +350,6 @@ def test_rates_that_are_not_public_are_refused(
         GradientKernel()(order_of(task, told, **phase), sites_of(task)[0])
 
 
-def test_methods_against_forgetting_are_refused() -> None:
-    phase = order_of(Pictures(), params={"lr": 0.1, "replay": 4}).phase
-    for made in (phase, replace(phase, params={"lr": 0.1, "ewc": 1.0})):
-        with pytest.raises(ConfigError):
-            GradientKernel().check(made)
-
-
 def test_reduced_precision_clips_and_noises_in_full() -> None:
     task = Pictures()
     full = GradientKernel()(order_of(task, spec(per_sample="ghost")), sites_of(task)[0])
